@@ -1,0 +1,143 @@
+//! Settings of the Kafka clients. Whatever librdkafka understands can be passed through untouched.
+
+use std::str::FromStr;
+
+use rdkafka::ClientConfig;
+
+/// How to reach Kafka.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Kafka")]
+pub struct Args {
+    /// Brokers to start from, as host:port, separated by commas
+    #[arg(
+        long,
+        env = "KAFKA_BOOTSTRAP",
+        value_name = "HOST:PORT",
+        default_value = "localhost:9092"
+    )]
+    pub bootstrap_servers: String,
+    /// A setting of librdkafka, passed through untouched; repeatable. In the environment,
+    /// separated by `;`; in the file, a table: `kafka.security.protocol = "SASL_SSL"`
+    #[arg(
+        long,
+        env = "KAFKA_SETTINGS",
+        value_name = "KEY=VALUE",
+        value_delimiter = ';',
+        hide_env_values = true
+    )]
+    pub kafka: Vec<Setting>,
+}
+
+/// One `key=value` for librdkafka. `Debug` hides the value of anything that sounds secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// librdkafka's name, such as `security.protocol`.
+    pub key: String,
+    /// Its value.
+    pub value: String,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (key, value) = text
+            .split_once('=')
+            .ok_or("write key=value, for example security.protocol=SSL")?;
+        if RESERVED.contains(&key) {
+            return Err(format!("{key} belongs to the service and cannot be set"));
+        }
+        Ok(Self {
+            key: key.trim().to_owned(),
+            value: value.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let secret = ["password", "secret", "key.pem", "jaas"];
+        let hidden = secret.iter().any(|word| self.key.contains(word));
+        write!(f, "{}={}", self.key, if hidden { "***" } else { &self.value })
+    }
+}
+
+/// What exactly-once and the design itself decide.
+const RESERVED: [&str; 9] = [
+    "group.id",
+    "transactional.id",
+    "isolation.level",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "auto.offset.reset",
+    "partitioner",
+    "bootstrap.servers",
+];
+
+impl Args {
+    /// Settings of a client named `client_id`, with the user's own on top.
+    #[must_use]
+    pub fn client(&self, client_id: &str) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.bootstrap_servers)
+            .set("client.id", client_id)
+            // A broker that comes back is found at once, not after the default 10 s.
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "1000")
+            .set("topic.metadata.refresh.fast.interval.ms", "100");
+        for Setting { key, value } in &self.kafka {
+            config.set(key, value);
+        }
+        config
+    }
+
+    /// Settings of a consumer that reads committed records only and never commits by itself.
+    #[must_use]
+    pub fn consumer(&self, client_id: &str, group_id: &str) -> ClientConfig {
+        let mut config = self.client(client_id);
+        config
+            .set("group.id", group_id)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "earliest")
+            .set("isolation.level", "read_committed")
+            // The default of 1000 stalls a consumer for a second whenever its queue has been full.
+            .set("fetch.queue.backoff.ms", "20");
+        config
+    }
+
+    /// Settings of an idempotent producer that chooses partitions as Java's does.
+    #[must_use]
+    pub fn producer(&self, client_id: &str) -> ClientConfig {
+        let mut config = self.client(client_id);
+        config
+            .set("enable.idempotence", "true")
+            .set("partitioner", "murmur2_random");
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_settings_through_and_keeps_its_own() {
+        let args = Args {
+            bootstrap_servers: "broker:9092".into(),
+            kafka: vec!["security.protocol=SASL_SSL".parse().unwrap()],
+        };
+        let consumer = args.consumer("c", "g");
+        assert_eq!(consumer.get("security.protocol"), Some("SASL_SSL"));
+        assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
+        assert!("group.id=mine".parse::<Setting>().is_err());
+        assert!("no-value".parse::<Setting>().is_err());
+    }
+
+    #[test]
+    fn shows_no_secret() {
+        let setting: Setting = "sasl.password=hunter2".parse().unwrap();
+        assert_eq!(format!("{setting:?}"), "sasl.password=***");
+    }
+}

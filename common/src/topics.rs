@@ -1,0 +1,200 @@
+//! The topics of an application: their names, and that they exist as they must be.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    error::RDKafkaErrorCode,
+};
+
+/// The topics of one application, named after its id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Names {
+    /// Source: reports and commands, `<id>.reports`.
+    pub reports: String,
+    /// Output: transitions, `<id>.states`.
+    pub states: String,
+    /// Internal: every row of every task's store, `<id>.changelog`.
+    pub changelog: String,
+    /// Internal: what each instance says of itself, `<id>.instances`.
+    pub instances: String,
+    /// Internal: the assignment in force, `<id>.plans`.
+    pub plans: String,
+    /// Source records that could not be processed, `<id>.dead-letters`.
+    pub dead_letters: String,
+}
+
+impl Names {
+    /// The topics of the application `application_id`.
+    #[must_use]
+    pub fn of(application_id: &str) -> Self {
+        let name = |what: &str| format!("{application_id}.{what}");
+        Self {
+            reports: name("reports"),
+            states: name("states"),
+            changelog: name("changelog"),
+            instances: name("instances"),
+            plans: name("plans"),
+            dead_letters: name("dead-letters"),
+        }
+    }
+}
+
+/// Is `id` usable as an application id, that is as the first part of topic names?
+///
+/// # Errors
+/// One sentence with the rule.
+pub fn check_application_id(id: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if id.is_empty() || id.len() > 200 || !id.chars().all(legal) {
+        return Err(
+            "an application id is 1 to 200 of a-z, A-Z, 0-9, '.', '_' and '-' (it starts topic names)"
+                .into(),
+        );
+    }
+    Ok(id.to_owned())
+}
+
+/// What a topic must be.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Its name.
+    pub name: String,
+    /// Partitions to create it with; an existing topic must have as many if `exact`.
+    pub partitions: u32,
+    /// Must an existing topic have exactly `partitions`? Otherwise its own count is taken.
+    pub exact: bool,
+    /// `cleanup.policy`: keep the last value per key, or everything for the retention time.
+    pub compact: bool,
+    /// Further settings used when the topic is created.
+    pub config: Vec<(&'static str, &'static str)>,
+}
+
+/// Creates what is missing, checks what is there, and returns the partitions of each topic.
+///
+/// # Errors
+/// When the brokers cannot be reached within `timeout`, or an existing topic has another partition
+/// count or clean-up policy: the message names the topic, what it is and what it must be.
+pub async fn ensure(
+    kafka: &ClientConfig,
+    topics: &[Spec],
+    replication: i32,
+    timeout: Duration,
+) -> anyhow::Result<Vec<u32>> {
+    let admin: AdminClient<DefaultClientContext> = kafka.create().context("Kafka admin client")?;
+    let options = AdminOptions::new()
+        .request_timeout(Some(timeout))
+        .operation_timeout(Some(timeout));
+    let mut counts = Vec::with_capacity(topics.len());
+    for spec in topics {
+        let existed = !create(&admin, spec, replication, &options).await?;
+        let count = partition_count(&admin, &spec.name, timeout).await?;
+        if spec.exact && count != spec.partitions {
+            bail!(
+                "topic {} has {count} partitions and must have {}: keys would be looked for on \
+                 the wrong partition; recreate it, or choose another application id",
+                spec.name,
+                spec.partitions
+            );
+        }
+        if existed {
+            check_policy(&admin, spec, &options).await?;
+        }
+        counts.push(count);
+    }
+    Ok(counts)
+}
+
+/// Creates the topic; `false` if it is there already.
+async fn create(
+    admin: &AdminClient<DefaultClientContext>,
+    spec: &Spec,
+    replication: i32,
+    options: &AdminOptions,
+) -> anyhow::Result<bool> {
+    let partitions = i32::try_from(spec.partitions).context("partitions")?;
+    let mut topic = NewTopic::new(&spec.name, partitions, TopicReplication::Fixed(replication))
+        .set("cleanup.policy", policy(spec.compact));
+    for (key, value) in &spec.config {
+        topic = topic.set(key, value);
+    }
+    let results = admin
+        .create_topics([&topic], options)
+        .await
+        .with_context(|| format!("cannot create topic {}", spec.name))?;
+    for result in results {
+        match result {
+            Ok(_) => tracing::info!(topic = spec.name, partitions, "topic created"),
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => return Ok(false),
+            Err((name, code)) => bail!("cannot create topic {name}: {code}"),
+        }
+    }
+    Ok(true)
+}
+
+/// The partitions of a topic, waiting until the brokers know it.
+async fn partition_count(
+    admin: &AdminClient<DefaultClientContext>,
+    name: &str,
+    timeout: Duration,
+) -> anyhow::Result<u32> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    loop {
+        // One blocking round trip at start-up; nothing else runs on this client.
+        let metadata = tokio::task::block_in_place(|| {
+            admin
+                .inner()
+                .fetch_metadata(Some(name), Duration::from_secs(5))
+        });
+        let found = match &metadata {
+            Ok(metadata) => metadata.topics().iter().find(|t| t.name() == name),
+            Err(_) => None,
+        };
+        if let Some(topic) = found
+            && topic.error().is_none()
+            && !topic.partitions().is_empty()
+        {
+            return u32::try_from(topic.partitions().len()).context("partitions");
+        }
+        if tokio::time::Instant::now() > deadline {
+            bail!("the brokers say nothing of topic {name}; is the cluster healthy?");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn check_policy(
+    admin: &AdminClient<DefaultClientContext>,
+    spec: &Spec,
+    options: &AdminOptions,
+) -> anyhow::Result<()> {
+    let described = admin
+        .describe_configs(&[ResourceSpecifier::Topic(&spec.name)], options)
+        .await
+        .with_context(|| format!("cannot read the settings of topic {}", spec.name))?;
+    for resource in described {
+        let resource = resource
+            .map_err(|code| anyhow::anyhow!("settings of topic {}: {code}", spec.name))?;
+        let found = resource
+            .get("cleanup.policy")
+            .and_then(|entry| entry.value.clone())
+            .unwrap_or_default();
+        let fits = found.split(',').any(|p| p == "compact") == spec.compact;
+        if !fits {
+            bail!(
+                "topic {} has cleanup.policy={found} and must have {}: set it with kafka-configs, \
+                 or choose another application id",
+                spec.name,
+                policy(spec.compact)
+            );
+        }
+    }
+    Ok(())
+}
+
+fn policy(compact: bool) -> &'static str {
+    if compact { "compact" } else { "delete" }
+}
