@@ -128,7 +128,9 @@ fn whole(bytes_left: u64) -> Result<(), Error> {
     if bytes_left == 0 {
         return Ok(());
     }
-    Err(Error::Malformed(format!("{bytes_left} bytes are left over")))
+    Err(Error::Malformed(format!(
+        "{bytes_left} bytes are left over"
+    )))
 }
 
 /// Writes values of `T`, framed, with one registered schema. Cheap to clone.

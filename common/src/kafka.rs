@@ -57,7 +57,12 @@ impl std::fmt::Debug for Setting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let secret = ["password", "secret", "key.pem", "jaas"];
         let hidden = secret.iter().any(|word| self.key.contains(word));
-        write!(f, "{}={}", self.key, if hidden { "***" } else { &self.value })
+        write!(
+            f,
+            "{}={}",
+            self.key,
+            if hidden { "***" } else { &self.value }
+        )
     }
 }
 

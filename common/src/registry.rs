@@ -137,7 +137,9 @@ impl Registry {
         loop {
             match self.register(topic, text).await {
                 Ok(schema) => return schema,
-                Err(error) => tracing::warn!(%error, topic, "schema not registered yet, trying again"),
+                Err(error) => {
+                    tracing::warn!(%error, topic, "schema not registered yet, trying again")
+                }
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));

@@ -20,6 +20,22 @@ pub const SITE_ATTACK_REPORT: &str = include_str!("../../schemas/site-attack-rep
 /// The verdict of an object whose agents do not decide: a tie, or too few fresh votes.
 pub const UNDETERMINED: &str = "UNDETERMINED";
 
+/// The verdicts of a scenario. Stores hold a verdict by its place in [`Self::ALL`]: append new ones,
+/// never reorder.
+pub trait Verdict: Copy + Eq + std::fmt::Debug + Send + Sync + 'static {
+    /// Every verdict.
+    const ALL: &'static [Self];
+
+    /// Its name in states and in the API.
+    fn name(self) -> &'static str;
+
+    /// The verdict with this name.
+    #[must_use]
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|v| v.name() == name)
+    }
+}
+
 /// What a verdict rests on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -174,6 +190,17 @@ pub enum SiteAttackVerdict {
     Clear,
     /// The site is under attack.
     UnderAttack,
+}
+
+impl Verdict for SiteAttackVerdict {
+    const ALL: &'static [Self] = &[Self::Clear, Self::UnderAttack];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Clear => "CLEAR",
+            Self::UnderAttack => "UNDER_ATTACK",
+        }
+    }
 }
 
 /// What one agent sees of one site at one moment.

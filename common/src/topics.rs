@@ -176,8 +176,8 @@ async fn check_policy(
         .await
         .with_context(|| format!("cannot read the settings of topic {}", spec.name))?;
     for resource in described {
-        let resource = resource
-            .map_err(|code| anyhow::anyhow!("settings of topic {}: {code}", spec.name))?;
+        let resource =
+            resource.map_err(|code| anyhow::anyhow!("settings of topic {}: {code}", spec.name))?;
         let found = resource
             .get("cleanup.policy")
             .and_then(|entry| entry.value.clone())

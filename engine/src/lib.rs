@@ -1,1 +1,16 @@
-//! placeholder
+//! Stateful stream processing on Kafka: the ideas of Kafka Streams, exactly once, in Rust.
+//!
+//! Two layers. The [`processor`] layer: a pure function from events to changes of a task's store,
+//! timers and outputs. The [`scenario`] layer on top of it: one trusted state per object, made of
+//! the latest report of each agent. Around them: tasks and epochs, commits in transactions, stores
+//! that are a committed prefix of a changelog, restore, and membership of instances.
+
+pub mod epoch;
+pub mod intake;
+pub mod objects;
+pub mod processor;
+pub mod scenario;
+pub mod store;
+pub mod task;
+pub mod testing;
+pub mod timers;

@@ -1,0 +1,287 @@
+//! A task: one source partition, its store, its timers and its processor.
+//!
+//! Pure but for reads of its own store: it is handed records, the time and the news of commits, and
+//! hands out epochs. The same code runs under a worker and under [`crate::testing::TestDriver`].
+
+use std::sync::Arc;
+
+use common::{
+    avro::{Encoder, Schema},
+    schema::DeadLetter,
+};
+
+use crate::{
+    epoch::{Destination, Output, TaskEpoch},
+    intake::{self, Intake, Limits, SourceRecord},
+    objects::Objects,
+    processor::{Context, Event, Failure, Outputs, Processor, Record, Rejected},
+    store::Store,
+    timers::Timers,
+};
+
+/// Due timers handled in one go, before records get their turn again.
+const TIMERS_AT_ONCE: usize = 1000;
+
+/// What a task must know of its surroundings.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Name of the source topic, for dead letters.
+    pub source_topic: Arc<str>,
+    /// Partitions of the source topic.
+    pub partitions: u32,
+    /// What a record may be.
+    pub limits: Limits,
+    /// Writes dead letters.
+    pub dead_letters: Encoder<DeadLetter>,
+}
+
+/// What became of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Progress {
+    /// Processed, rejected or sent on: in any case done with.
+    Done,
+    /// Not touched: its schema must be looked up first. Offer it again then.
+    NeedsSchema(u32),
+}
+
+/// How to find the schema of a record.
+pub trait Schemas {
+    /// The schema, or why there is none, or `None` while it is being looked up.
+    fn lookup(&mut self, id: u32) -> Option<Result<Arc<Schema>, String>>;
+}
+
+/// One source partition with its state.
+pub struct Task<P: Processor> {
+    partition: u32,
+    settings: Settings,
+    processor: P,
+    store: Arc<Store>,
+    objects: Objects<P::Value>,
+    timers: Timers,
+    outputs: Vec<Output>,
+    next_offset: Option<i64>,
+    records: u64,
+    committed_offset: i64,
+    staged: Option<Arc<TaskEpoch>>,
+}
+
+impl<P: Processor> Task<P> {
+    /// A task whose store is complete and whose next source record is at `committed_offset`.
+    pub fn new(
+        partition: u32,
+        settings: Settings,
+        processor: P,
+        store: Arc<Store>,
+        committed_offset: i64,
+    ) -> Self {
+        Self {
+            partition,
+            settings,
+            processor,
+            objects: Objects::new(Arc::clone(&store)),
+            timers: Timers::new(Arc::clone(&store)),
+            store,
+            outputs: Vec::new(),
+            next_offset: None,
+            records: 0,
+            committed_offset,
+            staged: None,
+        }
+    }
+
+    /// The store: committed rows only.
+    #[must_use]
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Where the source must be read from after [`Self::abandon`].
+    #[must_use]
+    pub fn committed_offset(&self) -> i64 {
+        self.committed_offset
+    }
+
+    /// Records since the last cut.
+    #[must_use]
+    pub fn pending(&self) -> u64 {
+        self.records
+    }
+
+    /// Processes one record.
+    ///
+    /// # Errors
+    /// When the store fails or the processor is broken: the task must be closed.
+    pub fn process(
+        &mut self,
+        record: &SourceRecord<'_>,
+        schemas: &mut impl Schemas,
+        now_ms: i64,
+    ) -> Result<Progress, Failure> {
+        let passed = match intake::inspect(
+            record,
+            self.partition,
+            self.settings.partitions,
+            self.settings.limits,
+        ) {
+            Intake::Process { schema_id, datum } => match schemas.lookup(schema_id) {
+                None => return Ok(Progress::NeedsSchema(schema_id)),
+                Some(Ok(schema)) => self.hand_over(record, &schema, datum, now_ms),
+                Some(Err(why)) => {
+                    Err(Rejected::new(crate::processor::Reason::UnknownSchema, why).into())
+                }
+            },
+            Intake::Misrouted { partition } => {
+                self.send_on(record, partition);
+                Ok(())
+            }
+            Intake::Reject(rejected) => Err(rejected.into()),
+        };
+        match passed {
+            Ok(()) => {}
+            Err(Failure::Rejected(rejected)) => self.reject(record, rejected, now_ms)?,
+            Err(fatal) => return Err(fatal),
+        }
+        self.next_offset = Some(record.offset + 1);
+        self.records += 1;
+        Ok(Progress::Done)
+    }
+
+    fn hand_over(
+        &mut self,
+        record: &SourceRecord<'_>,
+        schema: &Schema,
+        datum: &[u8],
+        now_ms: i64,
+    ) -> Result<(), Failure> {
+        let event = Event::Record(Record {
+            key: record.key.unwrap_or_default(),
+            value: record.value.unwrap_or_default(),
+            datum,
+            schema,
+        });
+        self.run(event, now_ms)
+    }
+
+    fn run(&mut self, event: Event<'_>, now_ms: i64) -> Result<(), Failure> {
+        let mut outputs = Outputs::default();
+        let mut context = Context {
+            now_ms,
+            objects: &mut self.objects,
+            timers: &mut self.timers,
+            outputs: &mut outputs,
+        };
+        self.processor.process(event, &mut context)?;
+        self.outputs
+            .extend(outputs.records.into_iter().map(|(key, value)| Output {
+                to: Destination::States,
+                key: Some(key),
+                value,
+            }));
+        Ok(())
+    }
+
+    /// A record on the wrong partition goes to the right one, unchanged.
+    fn send_on(&mut self, record: &SourceRecord<'_>, partition: u32) {
+        metrics::counter!("misrouted_records_total").increment(1);
+        self.outputs.push(Output {
+            to: Destination::Source { partition },
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+        });
+    }
+
+    fn reject(
+        &mut self,
+        record: &SourceRecord<'_>,
+        rejected: Rejected,
+        now_ms: i64,
+    ) -> Result<(), Failure> {
+        let reason = rejected.reason;
+        metrics::counter!("dead_letters_total", "reason" => reason.name()).increment(1);
+        let letter = DeadLetter {
+            topic: self.settings.source_topic.to_string(),
+            partition: i32::try_from(self.partition).unwrap_or(i32::MAX),
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            reason: reason.name().to_owned(),
+            detail: rejected.detail,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            failed_at_ms: now_ms,
+        };
+        let value = self
+            .settings
+            .dead_letters
+            .encode(&letter)
+            .map_err(|e| Failure::Broken(e.to_string()))?;
+        self.outputs.push(Output {
+            to: Destination::DeadLetters(reason),
+            key: letter.key,
+            value: Some(value),
+        });
+        Ok(())
+    }
+
+    /// Handles timers that are due; `true` if there may be more.
+    ///
+    /// # Errors
+    /// When the store fails or the processor is broken: the task must be closed.
+    pub fn fire_timers(&mut self, now_ms: i64) -> Result<bool, Failure> {
+        let due = self.timers.take_due(now_ms, TIMERS_AT_ONCE)?;
+        for (due_ms, key) in &due {
+            let event = Event::Timer {
+                key,
+                due_ms: *due_ms,
+            };
+            self.run(event, now_ms)?;
+        }
+        metrics::counter!("timers_fired_total").increment(due.len() as u64);
+        Ok(due.len() == TIMERS_AT_ONCE)
+    }
+
+    /// Ends the current epoch and hands it out for the commit; `None` if nothing happened. The epoch
+    /// before it must have been committed.
+    pub fn cut(&mut self) -> Option<Arc<TaskEpoch>> {
+        let mut rows = self.objects.cut();
+        rows.extend(self.timers.cut());
+        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
+            return None;
+        }
+        let epoch = Arc::new(TaskEpoch {
+            partition: self.partition,
+            store: Arc::clone(&self.store),
+            rows,
+            outputs: std::mem::take(&mut self.outputs),
+            next_offset: self.next_offset.take(),
+            records: std::mem::take(&mut self.records),
+        });
+        self.stage(Some(Arc::clone(&epoch)));
+        Some(epoch)
+    }
+
+    /// The epoch handed out is committed and in the store.
+    pub fn committed(&mut self) {
+        if let Some(offset) = self.staged.take().and_then(|epoch| epoch.next_offset) {
+            self.committed_offset = offset;
+        }
+        self.stage(None);
+    }
+
+    /// Throws away whatever is not committed. The source must be read again from
+    /// [`Self::committed_offset`].
+    pub fn abandon(&mut self) {
+        self.objects.abandon();
+        self.timers.abandon();
+        self.outputs.clear();
+        self.next_offset = None;
+        self.records = 0;
+        self.staged = None;
+    }
+
+    fn stage(&mut self, epoch: Option<Arc<TaskEpoch>>) {
+        self.objects.stage(epoch.clone());
+        self.timers.stage(epoch.clone());
+        self.staged = epoch;
+    }
+}
