@@ -1,0 +1,393 @@
+//! Who is there, who leads, who owns which partition: the rows on the two membership topics, and
+//! what follows from them. Everything in this file and in [`assign`] is pure; [`link`] talks to Kafka.
+//!
+//! Kafka decides who may write: an owner is an epoch of a transactional id. A plan only says who
+//! should be the owner; nobody starts a partition before every id that may still be writing to it
+//! has been acknowledged as closed by its instance, or fenced. See `docs/adr/0003-membership.md`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub mod assign;
+pub mod link;
+#[cfg(test)]
+mod tests;
+
+/// Version of the rows that this code writes. A row of a newer version is respected: its instance
+/// counts as present, but is given nothing and asked for nothing.
+pub const VERSION: u32 = 1;
+
+/// How many of the observer's own beats may come back from the topic without one of the other's
+/// in between, before the other is suspected. Counted in the log's time: while the broker is
+/// away, nobody suspects anybody.
+pub const SUSPECTED_AFTER: u32 = 4;
+
+/// Name of an instance; survives a restart.
+pub type InstanceId = String;
+/// Number of a plan; grows.
+pub type PlanNumber = u64;
+
+/// What an instance says of itself: its row in `instances`, keyed by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Version of this form.
+    pub version: u32,
+    /// A process that carries the id: a restart is another incarnation.
+    pub incarnation: String,
+    /// Counts the rows of this incarnation.
+    pub beat: u64,
+    /// Where it answers HTTP, for example `http://10.0.0.7:8080`.
+    pub endpoint: String,
+    /// Label of where it runs.
+    pub rack: Option<String>,
+    /// Is it here to stay?
+    pub status: Status,
+    /// One for each worker; task `p` is written by number `p` modulo their count.
+    pub transactional_ids: Vec<String>,
+    /// The last plan that it has carried out as far as closing goes: of the partitions that this
+    /// plan does not give it, it writes none any more.
+    pub closed_for: PlanNumber,
+    /// What it has.
+    pub tasks: BTreeMap<u32, TaskRow>,
+}
+
+/// Is an instance here to stay?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Yes.
+    Present,
+    /// It has closed everything and is gone.
+    Left,
+}
+
+/// A task as its owner describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskRow {
+    /// The [`Assignment::since`] that it was started for.
+    pub since: PlanNumber,
+    /// Does it process?
+    pub running: bool,
+}
+
+/// Who owns what: the last row in `plans`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Version of this form.
+    pub version: u32,
+    /// Its number.
+    pub number: PlanNumber,
+    /// Who made it.
+    pub leader: InstanceId,
+    /// The leader's incarnation.
+    pub leader_incarnation: String,
+    /// Who was present, with incarnation.
+    pub members: BTreeMap<InstanceId, String>,
+    /// One for each partition of the source topic.
+    pub tasks: Vec<Assignment>,
+}
+
+/// One partition in a plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// Who should own it; nobody when no member is present.
+    pub owner: Option<InstanceId>,
+    /// The plan that gave it to this owner.
+    pub since: PlanNumber,
+    /// Every transactional id that may still be writing: all owners since the last confirmed start.
+    pub writers: Vec<Writer>,
+}
+
+/// A transactional id that may still be writing to a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Writer {
+    /// Whose it is.
+    pub instance: InstanceId,
+    /// The id.
+    pub transactional_id: String,
+}
+
+/// What a new owner must do before it may start a partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing.
+    Now,
+    /// Wait for a former owner, who is present, to close it.
+    Wait,
+    /// Fence these ids.
+    Fence(Vec<String>),
+}
+
+/// An instance as its observer knows it.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its last row.
+    pub row: Row,
+    /// Own beats of the observer since.
+    silent_for: u32,
+}
+
+/// What one instance knows from the two topics.
+#[derive(Debug)]
+pub struct Cluster {
+    me: InstanceId,
+    incarnation: String,
+    members: BTreeMap<InstanceId, Member>,
+    plan: Option<Plan>,
+    /// What the former incarnation announced.
+    former_ids: Vec<String>,
+    announced: bool,
+}
+
+impl Cluster {
+    /// Knows nothing yet. `me` is this instance, `incarnation` this process.
+    #[must_use]
+    pub fn new(me: &str, incarnation: &str) -> Self {
+        Self {
+            me: me.to_owned(),
+            incarnation: incarnation.to_owned(),
+            members: BTreeMap::new(),
+            plan: None,
+            former_ids: Vec::new(),
+            announced: false,
+        }
+    }
+
+    /// A row was read from `instances`; `None` removes the instance.
+    pub fn on_row(&mut self, instance: &str, row: Option<Row>) {
+        let Some(row) = row else {
+            self.members.remove(instance);
+            return;
+        };
+        if instance == self.me {
+            if row.incarnation == self.incarnation {
+                self.announced = true;
+                for (id, member) in &mut self.members {
+                    if *id != self.me {
+                        member.silent_for = member.silent_for.saturating_add(1);
+                    }
+                }
+            } else if !self.announced {
+                self.former_ids.clone_from(&row.transactional_ids);
+            }
+        }
+        let member = Member { row, silent_for: 0 };
+        self.members.insert(instance.to_owned(), member);
+    }
+
+    /// A plan was read from `plans`.
+    pub fn on_plan(&mut self, plan: Plan) {
+        if self.plan.as_ref().is_none_or(|p| p.number < plan.number) {
+            self.plan = Some(plan);
+        }
+    }
+
+    /// The plan in force.
+    #[must_use]
+    pub fn plan(&self) -> Option<&Plan> {
+        self.plan.as_ref()
+    }
+
+    /// Every instance with its last row, and whether it is present.
+    pub fn members(&self) -> impl Iterator<Item = (&InstanceId, &Row, bool)> {
+        let known = self.members.iter();
+        known.map(|(id, member)| (id, &member.row, self.is_present(id)))
+    }
+
+    /// Has a row of this incarnation come back from the topic?
+    #[must_use]
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// The transactional ids that a former process of this instance announced.
+    #[must_use]
+    pub fn former_ids(&self) -> &[String] {
+        &self.former_ids
+    }
+
+    /// Is this instance here, as far as the log tells?
+    #[must_use]
+    pub fn is_present(&self, instance: &str) -> bool {
+        self.members.get(instance).is_some_and(|member| {
+            member.row.status == Status::Present
+                && (instance == self.me || member.silent_for < SUSPECTED_AFTER)
+        })
+    }
+
+    fn present(&self) -> BTreeMap<InstanceId, &Row> {
+        let present = self.members.iter().filter(|(id, _)| self.is_present(id));
+        present.map(|(id, member)| (id.clone(), &member.row)).collect()
+    }
+
+    /// Should this instance take the lead, not having it? When the leader is gone, the first of
+    /// those present does.
+    #[must_use]
+    pub fn should_take_lead(&self) -> bool {
+        if !self.is_announced() {
+            return false;
+        }
+        if let Some(plan) = &self.plan
+            && plan.leader != self.me
+            && self.is_present(&plan.leader)
+        {
+            return false;
+        }
+        // Its own former incarnation's lead is its to take back.
+        let mine = self.plan.as_ref().is_some_and(|p| p.leader == self.me);
+        mine || self.present().keys().next() == Some(&self.me)
+    }
+
+    /// Does the plan in force say that another incarnation leads?
+    #[must_use]
+    pub fn is_led_by_another(&self) -> bool {
+        self.plan
+            .as_ref()
+            .is_some_and(|p| p.leader_incarnation != self.incarnation)
+    }
+
+    /// As the leader: the next plan for `partitions`, if the one in force does not fit those present.
+    #[must_use]
+    pub fn next_plan(&self, partitions: u32) -> Option<Plan> {
+        let present = self.present();
+        let able: BTreeMap<&InstanceId, &Row> = present
+            .iter()
+            .filter(|(_, row)| row.version <= VERSION && !row.transactional_ids.is_empty())
+            .map(|(id, row)| (id, *row))
+            .collect();
+        let members: BTreeMap<InstanceId, String> = able
+            .iter()
+            .map(|(id, row)| ((*id).clone(), row.incarnation.clone()))
+            .collect();
+        if let Some(plan) = &self.plan
+            && plan.members == members
+            && plan.tasks.len() == partitions as usize
+            && !self.is_led_by_another()
+        {
+            return None;
+        }
+        let number = self.plan.as_ref().map_or(0, |p| p.number) + 1;
+        let ids: BTreeSet<InstanceId> = members.keys().cloned().collect();
+        let before = self.plan.as_ref().map_or(&[][..], |p| &p.tasks[..]);
+        let owners: Vec<Option<InstanceId>> = before.iter().map(|t| t.owner.clone()).collect();
+        let owners = assign::assign(&ids, &owners, partitions);
+        let tasks = (0..partitions)
+            .zip(owners)
+            .map(|(partition, owner)| {
+                self.assignment(partition, owner, before.get(partition as usize), number, &able)
+            })
+            .collect();
+        Some(Plan {
+            version: VERSION,
+            number,
+            leader: self.me.clone(),
+            leader_incarnation: self.incarnation.clone(),
+            members,
+            tasks,
+        })
+    }
+
+    fn assignment(
+        &self,
+        partition: u32,
+        owner: Option<InstanceId>,
+        before: Option<&Assignment>,
+        number: PlanNumber,
+        able: &BTreeMap<&InstanceId, &Row>,
+    ) -> Assignment {
+        let mut writers = before.map_or_else(Vec::new, |b| b.writers.clone());
+        if let Some(before) = before
+            && let Some(confirmed) = self.confirmed_writer(partition, before)
+        {
+            // The owner has started: everybody before it was closed or fenced.
+            writers = vec![confirmed];
+        }
+        let unchanged = before.filter(|b| b.owner == owner);
+        if let Some(owner) = &owner
+            && let Some(row) = able.get(owner)
+        {
+            let writer = Writer {
+                instance: owner.clone(),
+                transactional_id: worker_id(row, partition),
+            };
+            if !writers.contains(&writer) {
+                writers.push(writer);
+            }
+        }
+        Assignment {
+            since: unchanged.map_or(number, |b| b.since),
+            owner,
+            writers,
+        }
+    }
+
+    /// The owner's own id, if its row says that it has started the partition for this assignment.
+    fn confirmed_writer(&self, partition: u32, assignment: &Assignment) -> Option<Writer> {
+        let owner = assignment.owner.as_ref()?;
+        let row = &self.members.get(owner)?.row;
+        let task = row.tasks.get(&partition)?;
+        (task.running && task.since == assignment.since).then(|| Writer {
+            instance: owner.clone(),
+            transactional_id: worker_id(row, partition),
+        })
+    }
+
+    /// The partitions that the plan in force gives this instance, with the plan that did.
+    #[must_use]
+    pub fn mine(&self) -> BTreeMap<u32, PlanNumber> {
+        let tasks = self.plan.iter().flat_map(|p| (0u32..).zip(&p.tasks));
+        tasks
+            .filter(|(_, task)| task.owner.as_ref() == Some(&self.me))
+            .map(|(partition, task)| (partition, task.since))
+            .collect()
+    }
+
+    /// What must happen before this instance may start `partition`. `fenced` tells the plan in
+    /// force when an id was last fenced by this process.
+    #[must_use]
+    pub fn start(&self, partition: u32, fenced: &BTreeMap<String, PlanNumber>) -> Start {
+        let Some(plan) = &self.plan else {
+            return Start::Wait;
+        };
+        let Some(task) = plan.tasks.get(partition as usize) else {
+            return Start::Wait;
+        };
+        let mut to_fence = Vec::new();
+        let mut wait = false;
+        // Own ids were fenced by their own initialisation, before any plan was acted on.
+        for writer in task.writers.iter().filter(|w| w.instance != self.me) {
+            let closed = self
+                .members
+                .get(&writer.instance)
+                .is_some_and(|m| m.row.closed_for >= task.since);
+            let was_fenced = fenced
+                .get(&writer.transactional_id)
+                .is_some_and(|at| *at >= task.since);
+            if closed || was_fenced {
+                continue;
+            }
+            let expected = plan.members.contains_key(&writer.instance);
+            if expected && self.is_present(&writer.instance) {
+                wait = true;
+            } else {
+                to_fence.push(writer.transactional_id.clone());
+            }
+        }
+        match (to_fence.is_empty(), wait) {
+            (false, _) => Start::Fence(to_fence),
+            (true, true) => Start::Wait,
+            (true, false) => Start::Now,
+        }
+    }
+}
+
+/// The transactional id that writes `partition` at the instance of `row`.
+#[must_use]
+pub fn worker_id(row: &Row, partition: u32) -> String {
+    let count = row.transactional_ids.len().max(1);
+    row.transactional_ids
+        .get(partition as usize % count)
+        .cloned()
+        .unwrap_or_default()
+}
