@@ -1,0 +1,3 @@
+//! The command line: real servers for a terminal, a demo, or a test run.
+
+fn main() {}
