@@ -12,6 +12,10 @@
 
 pub mod cache;
 pub mod java;
+pub mod kafka;
+mod port;
+mod process;
 
 pub use cache::Cache;
 pub use java::Java;
+pub use kafka::{Kafka, KafkaOptions};
