@@ -15,7 +15,11 @@ pub mod java;
 pub mod kafka;
 mod port;
 mod process;
+pub mod registry;
+mod servers;
 
 pub use cache::Cache;
 pub use java::Java;
 pub use kafka::{Kafka, KafkaOptions};
+pub use registry::Registry;
+pub use servers::{Servers, fetch};
