@@ -13,6 +13,7 @@
 pub mod cache;
 pub mod java;
 pub mod kafka;
+pub mod mail;
 mod port;
 mod process;
 pub mod registry;
@@ -21,5 +22,6 @@ mod servers;
 pub use cache::Cache;
 pub use java::Java;
 pub use kafka::{Kafka, KafkaOptions};
+pub use mail::{Answer, MailCatcher, MailOptions};
 pub use registry::Registry;
 pub use servers::{Servers, fetch};
