@@ -16,6 +16,7 @@ pub mod kafka;
 pub mod mail;
 mod port;
 mod process;
+pub mod proxy;
 pub mod registry;
 mod servers;
 
@@ -23,5 +24,6 @@ pub use cache::Cache;
 pub use java::Java;
 pub use kafka::{Kafka, KafkaOptions};
 pub use mail::{Answer, MailCatcher, MailOptions};
+pub use proxy::KafkaProxy;
 pub use registry::Registry;
 pub use servers::{Servers, fetch};
