@@ -5,7 +5,7 @@ mod probe;
 mod settings;
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -114,7 +114,7 @@ impl Kafka {
             .map(|broker| self.format(broker))
             .collect::<Result<Vec<_>>>()?;
         for format in formats {
-            let output = format.wait_with_output()?;
+            let output = format.wait_with_output().await?;
             let said = String::from_utf8_lossy(&output.stderr);
             ensure!(
                 output.status.success(),
@@ -132,20 +132,22 @@ impl Kafka {
         Ok(())
     }
 
-    fn format(&self, broker: &Broker) -> Result<std::process::Child> {
+    /// Formats a broker's storage; dropping the process ends it.
+    fn format(&self, broker: &Broker) -> Result<tokio::process::Child> {
         // Any UUID will do as the cluster's id; the folder keeps clusters apart.
-        let arguments = [
-            "format",
-            "--cluster-id",
-            "ZGV2a2l0LWNsdXN0ZXItMQ",
-            "--config",
-            "server.properties",
-        ];
-        self.tool("kafka.tools.StorageTool")
-            .args(arguments)
+        let id = "ZGV2a2l0LWNsdXN0ZXItMQ";
+        tokio::process::Command::from(self.tool("kafka.tools.StorageTool"))
+            .args([
+                "format",
+                "--cluster-id",
+                id,
+                "--config",
+                "server.properties",
+            ])
             .current_dir(&broker.program.folder)
-            .stdout(std::process::Stdio::null())
-            .stderr(std::process::Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
             .spawn()
             .context("cannot run Kafka's storage tool")
     }
