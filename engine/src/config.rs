@@ -7,6 +7,7 @@ use common::topics::check_application_id;
 /// What an instance of an application is told.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Application")]
+#[group(skip)]
 pub struct Args {
     /// Names the application: its topics, its consumer group; default: the scenario's name
     #[arg(long, env = "APPLICATION_ID", value_name = "NAME", value_parser = check_application_id)]
