@@ -6,6 +6,8 @@ use rdkafka::ClientConfig;
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, clap::Args)]
+// All of these are called `Args`, which clap would take as the name of a group, twice.
+#[group(skip)]
 #[command(next_help_heading = "Kafka")]
 pub struct Args {
     /// Brokers to start from, as host:port, separated by commas

@@ -25,6 +25,8 @@ use crate::{
 
 /// How to reach the schema registry.
 #[derive(Debug, Clone, clap::Args)]
+// All of these are called `Args`, which clap would take as the name of a group, twice.
+#[group(skip)]
 #[command(next_help_heading = "Schema registry")]
 pub struct Args {
     /// URL of a registry with Confluent's API, for example http://localhost:8081

@@ -7,6 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 /// How a service speaks.
 #[derive(Debug, Clone, clap::Args)]
+// All of these are called `Args`, which clap would take as the name of a group, twice.
+#[group(skip)]
 #[command(next_help_heading = "Logs")]
 pub struct Args {
     /// What to log: a level, or targets with levels as in `info,engine=debug`
