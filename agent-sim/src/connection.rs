@@ -1,8 +1,5 @@
 //! Where the reports go.
 
-use std::time::Duration;
-
-use anyhow::Context as _;
 use common::{
     avro::Encoder,
     kafka,
@@ -10,10 +7,7 @@ use common::{
     schema::{SITE_ATTACK_REPORT, SiteAttackReport},
     topics,
 };
-use rdkafka::{
-    ClientConfig,
-    producer::{BaseProducer, Producer as _},
-};
+use rdkafka::ClientConfig;
 
 /// Which application, which Kafka, which registry.
 #[derive(Debug, Clone, clap::Args)]
@@ -71,43 +65,7 @@ impl Args {
     pub async fn ready(&self) -> anyhow::Result<Encoder<SiteAttackReport>> {
         let registry = Registry::new(&self.registry)?;
         let topic = self.topic();
-        let probe: BaseProducer = self
-            .kafka
-            .client("agent-sim-probe")
-            .create()
-            .context("the Kafka settings make no producer")?;
-        let wanted = topic.clone();
-        let mut pause = Duration::from_millis(100);
-        let mut probe = Some(probe);
-        loop {
-            let Some(client) = probe.take() else { break };
-            let name = wanted.clone();
-            let asked = tokio::task::spawn_blocking(move || {
-                let answer = exists(&client, &name);
-                (client, answer)
-            });
-            let (client, answer) = asked.await.context("the question for the topic")?;
-            match answer {
-                Ok(true) => break,
-                Ok(false) => tracing::warn!(
-                    topic,
-                    "the topic does not exist yet; the state service creates it; trying again"
-                ),
-                Err(error) => tracing::warn!(%error, "Kafka does not answer yet, trying again"),
-            }
-            probe = Some(client);
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
-        }
+        topics::wait_for(&self.kafka.client("agent-sim"), &topic).await?;
         Ok(registry.encoder(&topic, SITE_ATTACK_REPORT).await)
     }
-}
-
-/// Asks for all topics: asking for one by name makes some brokers create it, with their defaults.
-fn exists(client: &BaseProducer, topic: &str) -> anyhow::Result<bool> {
-    let metadata = client
-        .client()
-        .fetch_metadata(None, Duration::from_secs(5))?;
-    let found = metadata.topics().iter().find(|t| t.name() == topic);
-    Ok(found.is_some_and(|t| !t.partitions().is_empty()))
 }
