@@ -145,3 +145,13 @@ fn says_all_that_is_wrong_with_a_file() {
     assert!(parse("routes = 1").is_err());
     assert!(parse("[[routes").is_err());
 }
+
+#[test]
+fn the_shipped_example_is_good() {
+    let routes = parse(include_str!("../../routes.example.toml")).unwrap();
+    let names: Vec<&str> = routes.iter().map(|route| route.name.as_str()).collect();
+    assert_eq!(names, ["shops", "agents", "on call"]);
+    let mut state = state();
+    state.object_id = "eu.shop.example.com".to_owned();
+    assert_eq!(Routes::new(routes).recipients(&state).len(), 2);
+}
