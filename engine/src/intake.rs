@@ -129,8 +129,9 @@ mod tests {
 
     #[test]
     fn rejects_bad_bytes_by_name() {
+        type Case<'a> = (Option<&'a [u8]>, Option<&'a [u8]>, Option<Reason>);
         let good: &[u8] = &[0, 0, 0, 0, 7, 1];
-        let cases: [(Option<&[u8]>, Option<&[u8]>, Option<Reason>); 9] = [
+        let cases: [Case<'_>; 9] = [
             (Some(b"site"), Some(good), None),
             (None, Some(good), Some(Reason::InvalidObjectId)),
             (Some(b""), Some(good), Some(Reason::InvalidObjectId)),

@@ -58,6 +58,9 @@ pub enum Report {
     Ended(Option<String>),
 }
 
+/// Hears what a worker says.
+type Reporter = Box<dyn Fn(Report) + Send>;
+
 /// Makes the processor of a task.
 pub type Factory<P> = Arc<dyn Fn(u32) -> P + Send + Sync>;
 
@@ -108,7 +111,7 @@ struct Worker<P: Processor> {
     /// Is an epoch under way?
     committing: bool,
     last_cut: Instant,
-    report: Box<dyn Fn(Report) + Send>,
+    report: Reporter,
 }
 
 /// Why a worker cannot go on.
@@ -126,7 +129,7 @@ pub fn start<P: Processor>(
     thread::Builder::new()
         .name("worker".into())
         .spawn(move || {
-            let report: Box<dyn Fn(Report) + Send> = Box::new(report);
+            let report: Reporter = Box::new(report);
             match Worker::prepare(settings, report) {
                 Ok(worker) => worker.live(&todo),
                 Err((error, report)) => report(Report::Ended(Some(format!("{error:#}")))),
@@ -137,10 +140,7 @@ pub fn start<P: Processor>(
 }
 
 impl<P: Processor> Worker<P> {
-    fn prepare(
-        settings: Settings<P>,
-        report: Box<dyn Fn(Report) + Send>,
-    ) -> Result<Self, (anyhow::Error, Box<dyn Fn(Report) + Send>)> {
+    fn prepare(settings: Settings<P>, report: Reporter) -> Result<Self, (anyhow::Error, Reporter)> {
         match Self::connect(&settings) {
             Ok((fetcher, epochs, outcomes)) => {
                 report(Report::Ready);

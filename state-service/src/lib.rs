@@ -217,7 +217,7 @@ async fn ensure_topics<S: Scenario>(
 fn is_away(error: &anyhow::Error) -> bool {
     error
         .chain()
-        .any(|cause| cause.is::<rdkafka::error::KafkaError>())
+        .any(<dyn std::error::Error + 'static>::is::<rdkafka::error::KafkaError>)
         || error.to_string().contains("the brokers say nothing")
 }
 

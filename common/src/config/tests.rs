@@ -34,7 +34,7 @@ impl Validate for Sample {
 }
 
 fn parsed(args: &[&str]) -> Result<Sample, Vec<String>> {
-    let all = ["sample"].iter().chain(args).map(|a| a.into()).collect();
+    let all = ["sample"].iter().chain(args).map(Into::into).collect();
     try_parse(all).map_err(|e| match e {
         Error::Invalid(mistakes) => mistakes,
         Error::Clap(error) => vec![error.to_string()],

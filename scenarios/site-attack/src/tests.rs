@@ -45,7 +45,8 @@ fn decided(rules: majority::Rules, votes: &[(&str, SiteAttackVerdict)]) -> (Stri
 
 #[test]
 fn a_majority_of_a_quorum_decides() {
-    let cases: [(&[(&str, SiteAttackVerdict)], &str, Basis); 5] = [
+    type Votes<'a> = &'a [(&'a str, SiteAttackVerdict)];
+    let cases: [(Votes<'_>, &str, Basis); 5] = [
         (&[("a", UnderAttack)], UNDETERMINED, Basis::NoQuorum),
         (
             &[("a", UnderAttack), ("b", UnderAttack)],
