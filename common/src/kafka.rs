@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 /// How to reach Kafka.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Kafka")]
+#[group(skip)]
 pub struct Args {
     /// Brokers to start from, as host:port, separated by commas
     #[arg(

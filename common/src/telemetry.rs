@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 /// How a service speaks.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
+#[group(skip)]
 pub struct Args {
     /// What to log: a level, or targets with levels as in `info,engine=debug`
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info", value_parser = filter)]

@@ -90,6 +90,13 @@ struct Deliveries {
     failed: AtomicBool,
 }
 
+impl Deliveries {
+    fn take_positions(&self) -> HashMap<i32, i64> {
+        let positions = self.positions.lock();
+        std::mem::take(&mut *positions.unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
 impl ClientContext for Deliveries {}
 
 impl ProducerContext for Deliveries {
@@ -202,12 +209,18 @@ impl Committer {
     fn transaction(&self, epoch: &Epoch) -> Result<(), (Way, String)> {
         let deliveries = self.producer.context();
         deliveries.failed.store(false, Ordering::Release);
+        deliveries.take_positions();
         self.call("begin", false, || self.producer.begin_transaction())?;
         let mut offsets = TopicPartitionList::new();
         for task in &epoch.tasks {
             let partition = kafka_partition(task.partition);
             for (key, value) in &task.rows {
-                self.send(&self.names.changelog, Some(partition), Some(key), value.as_deref())?;
+                self.send(
+                    &self.names.changelog,
+                    Some(partition),
+                    Some(key),
+                    value.as_deref(),
+                )?;
             }
             for output in &task.outputs {
                 self.send_output(partition, output)?;
@@ -239,7 +252,12 @@ impl Committer {
                 (&self.names.reports, Some(kafka_partition(partition)))
             }
         };
-        self.send(topic, partition, output.key.as_ref(), output.value.as_deref())
+        self.send(
+            topic,
+            partition,
+            output.key.as_ref(),
+            output.value.as_deref(),
+        )
     }
 
     fn send(
@@ -324,14 +342,7 @@ impl Committer {
 
     /// After the commit: rows and positions go to the stores.
     fn store(&self, epoch: &Epoch) -> Outcome {
-        let positions = std::mem::take(
-            &mut *self
-                .producer
-                .context()
-                .positions
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner),
-        );
+        let positions = self.producer.context().take_positions();
         for task in &epoch.tasks {
             if let Some(position) = positions.get(&kafka_partition(task.partition)) {
                 let applied = task

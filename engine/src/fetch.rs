@@ -81,8 +81,7 @@ impl Fetcher {
     /// # Errors
     /// What librdkafka says.
     pub fn unassign(&self, topic: &str, partition: u32) -> KafkaResult<()> {
-        self.consumer
-            .incremental_unassign(&one(topic, partition)?)
+        self.consumer.incremental_unassign(&one(topic, partition)?)
     }
 
     /// Stops (or starts again) fetching a partition.

@@ -5,12 +5,22 @@
 //! the latest report of each agent. Around them: tasks and epochs, commits in transactions, stores
 //! that are a committed prefix of a changelog, restore, and membership of instances.
 
+pub mod commit;
+pub mod config;
 pub mod epoch;
+pub mod fetch;
+pub mod identity;
+pub mod instance;
 pub mod intake;
+pub mod lookup;
+pub mod membership;
 pub mod objects;
 pub mod processor;
+pub mod query;
+pub mod restore;
 pub mod scenario;
 pub mod store;
 pub mod task;
 pub mod testing;
 pub mod timers;
+pub mod worker;

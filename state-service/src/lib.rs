@@ -1,1 +1,252 @@
-//! placeholder
+//! The shared-state microservice: hosts a scenario on the engine and answers a REST API for it.
+//!
+//! A service of your own is a scenario and one line: `state_service::main::<MyScenario>()`.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use common::{
+    avro::Encoder,
+    registry::Registry,
+    schema,
+    shutdown::{self, Shutdown},
+    telemetry,
+    topics::{self, Names, Spec},
+};
+use engine::{
+    identity,
+    instance::{self, Instance},
+    intake::Limits,
+    lookup::Lookup,
+    scenario::{Codecs, Scenario, ScenarioProcessor},
+    store::Shared,
+    task,
+};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+
+mod cluster;
+mod commands;
+pub mod config;
+mod http;
+
+pub use config::Config;
+
+/// The whole of a service's `main`: reads the configuration, runs until a signal, and explains
+/// itself if it cannot.
+#[must_use]
+pub fn main<S: Scenario>() -> ExitCode {
+    let config: Config<S> = common::config::parse();
+    telemetry::init(&config.telemetry);
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "no runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(async {
+        let shutdown = shutdown::on_signal().context("signal handlers")?;
+        run(config, shutdown).await
+    });
+    // Threads that wait for a broker must not keep the process.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Runs a service until `shutdown`, and leaves the application in order.
+///
+/// # Errors
+/// When it cannot start, or cannot go on: the state directory is not usable, a topic is not what
+/// it must be, the address is taken. A broker or registry that is away is waited for.
+pub async fn run<S: Scenario>(config: Config<S>, shutdown: Shutdown) -> anyhow::Result<()> {
+    let metrics = telemetry::metrics();
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.listen))?;
+    let bound = listener.local_addr()?;
+    let (app, shared) = watch::channel(http::Stage::Starting("waiting for Kafka".to_owned()));
+    let serving = Shutdown::new();
+    let server = tokio::spawn(http::serve::<S>(listener, shared, metrics, serving.clone()));
+    tracing::info!(address = %bound, "listening");
+
+    let endpoint = config.endpoint(bound);
+    let result = tokio::select! {
+        prepared = prepare(&config, &endpoint, &app) => match prepared {
+            Ok(instance) => live(instance, &shutdown).await,
+            Err(error) => Err(error),
+        },
+        () = shutdown.cancelled() => Ok(()),
+    };
+    serving.cancel();
+    // Requests under way are answered, but a slow client does not hold the process.
+    if tokio::time::timeout(Duration::from_secs(5), server)
+        .await
+        .is_err()
+    {
+        tracing::warn!("some clients were still connected");
+    }
+    result
+}
+
+async fn live(instance: Instance, shutdown: &Shutdown) -> anyhow::Result<()> {
+    tokio::select! {
+        ended = instance.ended() => ended,
+        () = shutdown.cancelled() => instance.stop().await,
+    }
+}
+
+/// Starts the engine, waiting for whatever is away.
+async fn prepare<S: Scenario>(
+    config: &Config<S>,
+    endpoint: &str,
+    app: &watch::Sender<http::Stage<S>>,
+) -> anyhow::Result<Instance> {
+    let application_id = config.application_id().to_owned();
+    let settings = &config.application;
+    let identity = identity::claim(
+        &settings.state_dir,
+        &application_id,
+        settings.instance_id.as_deref(),
+    )?;
+    tracing::info!(application_id, instance = identity.instance_id, "starting");
+    let names = Names::of(&application_id);
+    let partitions = ensure_topics(config, &names, app).await?;
+    app.send_replace(http::Stage::Starting(
+        "waiting for the schema registry".into(),
+    ));
+    let registry = Registry::new(&config.registry)?;
+    let codecs = Arc::new(Codecs::<S>::register(&registry, &names).await?);
+    let dead_letters = registry
+        .encoder(&names.dead_letters, schema::DEAD_LETTER)
+        .await;
+    let commands = commands::Commands::new(&config.kafka, &registry, &names).await?;
+
+    let scenario = Arc::new(S::new(config.rules.clone()));
+    let max_skew_ms = i64::try_from(config.max_skew.as_millis())?;
+    let processor_codecs = Arc::clone(&codecs);
+    let instance = instance::Settings {
+        kafka: config.kafka.clone(),
+        application_id,
+        partitions,
+        endpoint: endpoint.to_owned(),
+        rack: settings.rack.clone(),
+        shared: Shared::on_disk(settings.block_cache_mb << 20),
+        workers: settings.workers,
+        commit_interval: settings.commit_interval,
+        task: task_settings(config, &names, partitions, dead_letters),
+        factory: Arc::new(move |_| {
+            ScenarioProcessor::new(
+                Arc::clone(&scenario),
+                Arc::clone(&processor_codecs),
+                max_skew_ms,
+            )
+        }),
+        lookup: Lookup::new(registry.clone(), Handle::current()),
+        names,
+        identity,
+    };
+    // Joining reads the membership topics first, which waits for the brokers.
+    let instance = tokio::task::spawn_blocking(move || Instance::start(instance)).await??;
+    app.send_replace(http::Stage::Running(Arc::new(http::App {
+        query: instance.query(),
+        commands,
+        codecs,
+        registry,
+        client: cluster::client()?,
+        longest_object_id: settings.max_object_id_bytes,
+    })));
+    Ok(instance)
+}
+
+fn task_settings<S: Scenario>(
+    config: &Config<S>,
+    names: &Names,
+    partitions: u32,
+    dead_letters: Encoder<schema::DeadLetter>,
+) -> task::Settings {
+    task::Settings {
+        source_topic: names.reports.as_str().into(),
+        partitions,
+        limits: Limits {
+            object_id_bytes: config.application.max_object_id_bytes,
+            record_bytes: config.application.max_record_bytes,
+        },
+        dead_letters,
+    }
+}
+
+/// Creates or checks the topics, for as long as the brokers are away, and returns the partitions
+/// of the source.
+async fn ensure_topics<S: Scenario>(
+    config: &Config<S>,
+    names: &Names,
+    app: &watch::Sender<http::Stage<S>>,
+) -> anyhow::Result<u32> {
+    let settings = &config.application;
+    let kafka = config
+        .kafka
+        .client(&format!("{}-admin", config.application_id()));
+    let source = [spec(&names.reports, settings.partitions, false, false)];
+    let replication = settings.replication_factor;
+    loop {
+        let error = match try_topics(&kafka, &source, names, replication).await {
+            Ok(partitions) => return Ok(partitions),
+            Err(error) => error,
+        };
+        // A topic that is not what it must be does not become so by waiting.
+        if error.downcast_ref::<rdkafka::error::KafkaError>().is_none() && !is_away(&error) {
+            return Err(error);
+        }
+        let why = format!("{error:#}");
+        tracing::warn!(
+            why,
+            brokers = config.kafka.bootstrap_servers,
+            "Kafka is not ready, trying again"
+        );
+        app.send_replace(http::Stage::Starting(format!("waiting for Kafka: {why}")));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn is_away(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.is::<rdkafka::error::KafkaError>())
+        || error.to_string().contains("the brokers say nothing")
+}
+
+async fn try_topics(
+    kafka: &rdkafka::ClientConfig,
+    source: &[Spec],
+    names: &Names,
+    replication: i32,
+) -> anyhow::Result<u32> {
+    let timeout = Duration::from_secs(10);
+    let counts = topics::ensure(kafka, source, replication, timeout).await?;
+    let partitions = counts.first().copied().context("the source topic")?;
+    let others = [
+        spec(&names.states, partitions, true, true),
+        spec(&names.changelog, partitions, true, true),
+        spec(&names.dead_letters, partitions, false, false),
+        spec(&names.instances, 1, true, true),
+        spec(&names.plans, 1, true, true),
+    ];
+    topics::ensure(kafka, &others, replication, timeout).await?;
+    Ok(partitions)
+}
+
+fn spec(name: &str, partitions: u32, exact: bool, compact: bool) -> Spec {
+    Spec {
+        name: name.to_owned(),
+        partitions,
+        exact,
+        compact,
+        config: Vec::new(),
+    }
+}

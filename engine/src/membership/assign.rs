@@ -23,8 +23,12 @@ pub fn assign(
     let mut shares: BTreeMap<&InstanceId, usize> = members.iter().map(|m| (m, 0)).collect();
 
     for (partition, owner) in before.iter().enumerate().take(count) {
-        let Some(owner) = owner.as_ref() else { continue };
-        let Some(share) = shares.get_mut(owner) else { continue };
+        let Some(owner) = owner.as_ref() else {
+            continue;
+        };
+        let Some(share) = shares.get_mut(owner) else {
+            continue;
+        };
         if *share < least || (*share == least && spare > 0) {
             if *share == least {
                 spare -= 1;

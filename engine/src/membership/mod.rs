@@ -218,7 +218,9 @@ impl Cluster {
 
     fn present(&self) -> BTreeMap<InstanceId, &Row> {
         let present = self.members.iter().filter(|(id, _)| self.is_present(id));
-        present.map(|(id, member)| (id.clone(), &member.row)).collect()
+        present
+            .map(|(id, member)| (id.clone(), &member.row))
+            .collect()
     }
 
     /// Should this instance take the lead, not having it? When the leader is gone, the first of
@@ -275,7 +277,13 @@ impl Cluster {
         let tasks = (0..partitions)
             .zip(owners)
             .map(|(partition, owner)| {
-                self.assignment(partition, owner, before.get(partition as usize), number, &able)
+                self.assignment(
+                    partition,
+                    owner,
+                    before.get(partition as usize),
+                    number,
+                    &able,
+                )
             })
             .collect();
         Some(Plan {

@@ -131,11 +131,19 @@ fn a_new_owner_waits_for_those_present_and_fences_the_others() {
     // b joins and is given partition 1 in plan 2.
     a.on_row("b", Some(row("b", 1)));
     let plan = a.next_plan(2).unwrap();
-    let given = plan.tasks.iter().position(|t| t.owner.as_deref() == Some("b")).unwrap();
+    let given = plan
+        .tasks
+        .iter()
+        .position(|t| t.owner.as_deref() == Some("b"))
+        .unwrap();
     let given = u32::try_from(given).unwrap();
     let mut b = cluster("b", &["a"]);
     b.on_plan(plan.clone());
-    assert_eq!(b.start(given, &nothing), Start::Wait, "a is present and has not closed it");
+    assert_eq!(
+        b.start(given, &nothing),
+        Start::Wait,
+        "a is present and has not closed it"
+    );
     let mut closed = row("a", 2);
     closed.closed_for = plan.number;
     b.on_row("a", Some(closed));
@@ -144,11 +152,18 @@ fn a_new_owner_waits_for_those_present_and_fences_the_others() {
     let mut b = cluster("b", &["a"]);
     b.on_plan(plan);
     beats(&mut b, "b", SUSPECTED_AFTER);
-    assert_eq!(b.start(given, &nothing), Start::Fence(vec!["app-a-0".into()]));
+    assert_eq!(
+        b.start(given, &nothing),
+        Start::Fence(vec!["app-a-0".into()])
+    );
     let fenced = BTreeMap::from([("app-a-0".to_owned(), 2)]);
     assert_eq!(b.start(given, &fenced), Start::Now);
     let too_early = BTreeMap::from([("app-a-0".to_owned(), 1)]);
-    assert_ne!(b.start(given, &too_early), Start::Now, "a may have come back since");
+    assert_ne!(
+        b.start(given, &too_early),
+        Start::Now,
+        "a may have come back since"
+    );
 }
 
 #[test]
@@ -157,21 +172,66 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
     let mut leader = cluster("l", &["x"]);
     let mut plan = leader.next_plan(1).unwrap();
     plan.tasks[0].owner = Some("x".into());
-    plan.tasks[0].writers = vec![Writer { instance: "x".into(), transactional_id: "app-x-0".into() }];
+    plan.tasks[0].writers = vec![Writer {
+        instance: "x".into(),
+        transactional_id: "app-x-0".into(),
+    }];
     leader.on_plan(plan.clone());
     let mut y_plan = plan.clone();
     y_plan.number = 2;
-    y_plan.tasks[0] = leader.assignment(0, Some("y".into()), Some(&plan.tasks[0]), 2, &BTreeMap::from([(&"y".to_owned(), &row("y", 1))]));
-    let names = |p: &Plan| -> Vec<String> { p.tasks[0].writers.iter().map(|w| w.instance.clone()).collect() };
+    y_plan.tasks[0] = leader.assignment(
+        0,
+        Some("y".into()),
+        Some(&plan.tasks[0]),
+        2,
+        &BTreeMap::from([(&"y".to_owned(), &row("y", 1))]),
+    );
+    let names = |p: &Plan| -> Vec<String> {
+        p.tasks[0]
+            .writers
+            .iter()
+            .map(|w| w.instance.clone())
+            .collect()
+    };
     assert_eq!(names(&y_plan), ["x", "y"]);
     // y dies: the next owner must deal with both.
     leader.on_plan(y_plan.clone());
-    let next = leader.assignment(0, Some("l".into()), Some(&y_plan.tasks[0]), 3, &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]));
-    assert_eq!(next.writers.iter().map(|w| w.instance.as_str()).collect::<Vec<_>>(), ["x", "y", "l"]);
+    let next = leader.assignment(
+        0,
+        Some("l".into()),
+        Some(&y_plan.tasks[0]),
+        3,
+        &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]),
+    );
+    assert_eq!(
+        next.writers
+            .iter()
+            .map(|w| w.instance.as_str())
+            .collect::<Vec<_>>(),
+        ["x", "y", "l"]
+    );
     // Had y confirmed its start, x would be settled.
     let mut started = row("y", 2);
-    started.tasks.insert(0, TaskRow { since: 2, running: true });
+    started.tasks.insert(
+        0,
+        TaskRow {
+            since: 2,
+            running: true,
+        },
+    );
     leader.on_row("y", Some(started));
-    let next = leader.assignment(0, Some("l".into()), Some(&y_plan.tasks[0]), 3, &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]));
-    assert_eq!(next.writers.iter().map(|w| w.instance.as_str()).collect::<Vec<_>>(), ["y", "l"]);
+    let next = leader.assignment(
+        0,
+        Some("l".into()),
+        Some(&y_plan.tasks[0]),
+        3,
+        &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]),
+    );
+    assert_eq!(
+        next.writers
+            .iter()
+            .map(|w| w.instance.as_str())
+            .collect::<Vec<_>>(),
+        ["y", "l"]
+    );
 }

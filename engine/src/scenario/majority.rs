@@ -7,6 +7,7 @@ use super::{Decision, Tally, Verdict, object::place};
 /// The rules of a majority vote.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Vote")]
+#[group(skip)]
 pub struct Rules {
     /// How long a report counts: an agent that is silent for longer stops voting
     #[arg(long, env = "FRESHNESS", value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]

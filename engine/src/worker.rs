@@ -1,0 +1,478 @@
+//! A worker: one thread that processes the tasks of some partitions, with a committer beside it.
+//!
+//! The worker fills an epoch while the committer commits the one before. It lives as long as its
+//! producer: when that is fenced, or the outcome of a commit is unknown, the worker gives up its
+//! tasks and ends, and a new one is started.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, atomic::AtomicBool, mpsc},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::Context as _;
+use common::{kafka, topics::Names};
+use rdkafka::consumer::Consumer as _;
+
+use crate::{
+    commit::{Committer, Outcome},
+    epoch::{Epoch, TaskEpoch},
+    fetch::{Fetched, Fetcher},
+    intake::SourceRecord,
+    lookup::Lookup,
+    processor::{Failure, Processor},
+    store::Store,
+    task::{self, Progress, Task},
+};
+
+/// Messages taken from librdkafka at a time.
+const BATCH: usize = 1_000;
+/// An epoch that has as many records is not filled further while the one before is under way.
+const EPOCH_RECORDS: u64 = 200_000;
+
+/// What a worker is asked to do.
+pub enum Order {
+    /// Start a task whose store is complete.
+    Open {
+        /// The partition.
+        partition: u32,
+        /// Its store.
+        store: Arc<Store>,
+        /// Where its source goes on.
+        offset: i64,
+    },
+    /// Commit what is under way and close the task.
+    Close(u32),
+}
+
+/// What a worker says.
+pub enum Report {
+    /// Its producer is initialised: it takes orders.
+    Ready,
+    /// The task processes.
+    Running(u32),
+    /// The task is closed, everything it did is committed and on disk.
+    Closed(u32),
+    /// The worker has ended, and its tasks with it. Nothing uncommitted remains.
+    Ended(Option<String>),
+}
+
+/// Makes the processor of a task.
+pub type Factory<P> = Arc<dyn Fn(u32) -> P + Send + Sync>;
+
+/// What a worker needs to know.
+pub struct Settings<P> {
+    /// How to reach Kafka.
+    pub kafka: kafka::Args,
+    /// The application.
+    pub application_id: String,
+    /// Its topics.
+    pub names: Arc<Names>,
+    /// The worker's transactional id.
+    pub transactional_id: String,
+    /// What its tasks must know.
+    pub task: task::Settings,
+    /// How often to commit.
+    pub commit_interval: Duration,
+    /// Makes processors.
+    pub factory: Factory<P>,
+    /// Looks schemas up.
+    pub lookup: Lookup,
+    /// Hears of every committed epoch of a task.
+    pub committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
+    /// Set when the instance must end now.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// A record kept back until its schema is known.
+struct Kept {
+    offset: i64,
+    timestamp_ms: Option<i64>,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+struct Running<P: Processor> {
+    task: Task<P>,
+    /// Records that wait for a schema, and whatever was read behind them.
+    kept: VecDeque<Kept>,
+}
+
+struct Worker<P: Processor> {
+    settings: Settings<P>,
+    fetcher: Fetcher,
+    tasks: BTreeMap<u32, Running<P>>,
+    epochs: mpsc::SyncSender<Epoch>,
+    outcomes: mpsc::Receiver<Outcome>,
+    /// Is an epoch under way?
+    committing: bool,
+    last_cut: Instant,
+    report: Box<dyn Fn(Report) + Send>,
+}
+
+/// Why a worker cannot go on.
+type Ended = String;
+
+/// Starts a worker; it ends when the returned sender is dropped, or by itself.
+///
+/// # Errors
+/// When the thread cannot be started.
+pub fn start<P: Processor>(
+    settings: Settings<P>,
+    report: impl Fn(Report) + Send + 'static,
+) -> anyhow::Result<mpsc::Sender<Order>> {
+    let (orders, todo) = mpsc::channel();
+    thread::Builder::new()
+        .name("worker".into())
+        .spawn(move || {
+            let report: Box<dyn Fn(Report) + Send> = Box::new(report);
+            match Worker::prepare(settings, report) {
+                Ok(worker) => worker.live(&todo),
+                Err((error, report)) => report(Report::Ended(Some(format!("{error:#}")))),
+            }
+        })
+        .context("thread")?;
+    Ok(orders)
+}
+
+impl<P: Processor> Worker<P> {
+    fn prepare(
+        settings: Settings<P>,
+        report: Box<dyn Fn(Report) + Send>,
+    ) -> Result<Self, (anyhow::Error, Box<dyn Fn(Report) + Send>)> {
+        match Self::connect(&settings) {
+            Ok((fetcher, epochs, outcomes)) => {
+                report(Report::Ready);
+                Ok(Self {
+                    settings,
+                    fetcher,
+                    tasks: BTreeMap::new(),
+                    epochs,
+                    outcomes,
+                    committing: false,
+                    last_cut: Instant::now(),
+                    report,
+                })
+            }
+            Err(error) => Err((error, report)),
+        }
+    }
+
+    fn connect(
+        settings: &Settings<P>,
+    ) -> anyhow::Result<(Fetcher, mpsc::SyncSender<Epoch>, mpsc::Receiver<Outcome>)> {
+        let config = settings
+            .kafka
+            .consumer(&settings.transactional_id, &settings.application_id);
+        let fetcher = Fetcher::new(&config, BATCH)?;
+        let group = fetcher
+            .consumer()
+            .group_metadata()
+            .context("the consumer has no group")?;
+        let committer = Committer::new(
+            &settings.kafka,
+            &settings.transactional_id,
+            Arc::clone(&settings.names),
+            Arc::new(group),
+            Arc::clone(&settings.committed),
+            Arc::clone(&settings.stop),
+        )?;
+        committer.initialise()?;
+        let (epochs, todo) = mpsc::sync_channel(1);
+        let (done, outcomes) = mpsc::channel();
+        thread::Builder::new()
+            .name("commit".into())
+            .spawn(move || committer.run(&todo, &done))
+            .context("thread")?;
+        Ok((fetcher, epochs, outcomes))
+    }
+
+    fn live(mut self, orders: &mpsc::Receiver<Order>) {
+        let ended = loop {
+            match orders.try_recv() {
+                Ok(order) => {
+                    if let Err(why) = self.obey(order) {
+                        break Some(why);
+                    }
+                }
+                Err(mpsc::TryRecvError::Empty) => {
+                    if let Err(why) = self.turn() {
+                        break Some(why);
+                    }
+                }
+                Err(mpsc::TryRecvError::Disconnected) => break self.leave().err(),
+            }
+        };
+        let Self {
+            tasks,
+            epochs,
+            outcomes,
+            report,
+            ..
+        } = self;
+        // The committer holds the stores too: it ends with its channel, and its own with it.
+        drop(epochs);
+        while outcomes.recv().is_ok() {}
+        drop(tasks);
+        report(Report::Ended(ended));
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Ended> {
+        match order {
+            Order::Open {
+                partition,
+                store,
+                offset,
+            } => {
+                let topic = &self.settings.names.reports;
+                self.fetcher
+                    .assign(topic, partition, offset)
+                    .map_err(|e| format!("assign partition {partition}: {e}"))?;
+                let processor = (self.settings.factory)(partition);
+                let task = Task::new(
+                    partition,
+                    self.settings.task.clone(),
+                    processor,
+                    store,
+                    offset,
+                );
+                let kept = VecDeque::new();
+                self.tasks.insert(partition, Running { task, kept });
+                (self.report)(Report::Running(partition));
+                Ok(())
+            }
+            Order::Close(partition) => {
+                self.settle()?;
+                if let Some(running) = self.tasks.remove(&partition) {
+                    self.unassign(partition)?;
+                    flush(running.task.store())?;
+                }
+                (self.report)(Report::Closed(partition));
+                Ok(())
+            }
+        }
+    }
+
+    /// Commits everything and closes every task.
+    fn leave(&mut self) -> Result<(), Ended> {
+        self.settle()?;
+        for running in self.tasks.values() {
+            flush(running.task.store())?;
+        }
+        Ok(())
+    }
+
+    fn unassign(&self, partition: u32) -> Result<(), Ended> {
+        self.fetcher
+            .unassign(&self.settings.names.reports, partition)
+            .map_err(|e| format!("unassign partition {partition}: {e}"))
+    }
+
+    /// One round: news of the commit, timers, records, perhaps a cut.
+    fn turn(&mut self) -> Result<(), Ended> {
+        if self.committing
+            && let Ok(outcome) = self.outcomes.try_recv()
+        {
+            self.hear(outcome)?;
+        }
+        let now_ms = now_ms();
+        for running in self.tasks.values_mut() {
+            running.task.fire_timers(now_ms).map_err(fatal)?;
+        }
+        self.offer_kept(now_ms)?;
+        self.read(now_ms)?;
+        if !self.committing && self.last_cut.elapsed() >= self.settings.commit_interval {
+            self.cut()?;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, now_ms: i64) -> Result<(), Ended> {
+        let left = self
+            .settings
+            .commit_interval
+            .saturating_sub(self.last_cut.elapsed());
+        let timeout = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
+        let pending: u64 = self.tasks.values().map(|r| r.task.pending()).sum();
+        if pending >= EPOCH_RECORDS && self.committing {
+            // Back-pressure: the broker is slower than we are.
+            match self.outcomes.recv_timeout(timeout) {
+                Ok(outcome) => return self.hear(outcome),
+                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
+                Err(mpsc::RecvTimeoutError::Disconnected) => {
+                    return Err("the committer has ended".into());
+                }
+            }
+        }
+        let batch = self.fetcher.next(timeout);
+        for fetched in batch.iter() {
+            match fetched {
+                Fetched::Record(partition, record) => {
+                    let Some(running) = self.tasks.get_mut(&partition) else {
+                        continue;
+                    };
+                    if !running.kept.is_empty() {
+                        running.kept.push_back(keep(&record));
+                        continue;
+                    }
+                    let progress = running
+                        .task
+                        .process(&record, &mut self.settings.lookup, now_ms);
+                    if let Progress::NeedsSchema(id) = progress.map_err(fatal)? {
+                        tracing::debug!(partition, id, "records wait for a schema");
+                        running.kept.push_back(keep(&record));
+                    }
+                }
+                Fetched::End(_) => {}
+                Fetched::Trouble(code, text) => tracing::debug!(?code, text, "source"),
+            }
+        }
+        drop(batch);
+        self.pace()
+    }
+
+    /// A partition whose records wait is not fetched any further.
+    fn pace(&mut self) -> Result<(), Ended> {
+        let topic = &self.settings.names.reports;
+        for (partition, running) in &self.tasks {
+            if running.kept.len() >= BATCH {
+                self.fetcher
+                    .set_paused(topic, *partition, true)
+                    .map_err(|e| format!("pause partition {partition}: {e}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers records again that waited for a schema.
+    fn offer_kept(&mut self, now_ms: i64) -> Result<(), Ended> {
+        for (partition, running) in &mut self.tasks {
+            if running.kept.is_empty() {
+                continue;
+            }
+            while let Some(kept) = running.kept.front() {
+                let record = SourceRecord {
+                    offset: kept.offset,
+                    timestamp_ms: kept.timestamp_ms,
+                    key: kept.key.as_deref(),
+                    value: kept.value.as_deref(),
+                };
+                let progress = running
+                    .task
+                    .process(&record, &mut self.settings.lookup, now_ms)
+                    .map_err(fatal)?;
+                if progress != Progress::Done {
+                    break;
+                }
+                running.kept.pop_front();
+            }
+            if running.kept.is_empty() {
+                self.fetcher
+                    .set_paused(&self.settings.names.reports, *partition, false)
+                    .map_err(|e| format!("resume partition {partition}: {e}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the epoch and hands it to the committer, if anything happened.
+    fn cut(&mut self) -> Result<(), Ended> {
+        self.last_cut = Instant::now();
+        let tasks: Vec<_> = self
+            .tasks
+            .values_mut()
+            .filter_map(|running| running.task.cut())
+            .collect();
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        self.committing = true;
+        self.epochs
+            .send(Epoch { tasks })
+            .map_err(|_| "the committer has ended".to_owned())
+    }
+
+    /// Commits until nothing is left to commit.
+    fn settle(&mut self) -> Result<(), Ended> {
+        loop {
+            while self.committing {
+                let outcome = self.outcomes.recv();
+                self.hear(outcome.map_err(|_| "the committer has ended".to_owned())?)?;
+            }
+            self.cut()?;
+            if !self.committing {
+                return Ok(());
+            }
+        }
+    }
+
+    fn hear(&mut self, outcome: Outcome) -> Result<(), Ended> {
+        self.committing = false;
+        match outcome {
+            Outcome::Committed => {
+                for running in self.tasks.values_mut() {
+                    running.task.committed();
+                }
+                Ok(())
+            }
+            Outcome::Aborted(why) => {
+                tracing::warn!(
+                    why,
+                    "transaction aborted: reading again from the last commit"
+                );
+                self.rewind()
+            }
+            Outcome::Lost(why) => Err(why),
+        }
+    }
+
+    fn rewind(&mut self) -> Result<(), Ended> {
+        let topic = self.settings.names.reports.clone();
+        for (partition, running) in &mut self.tasks {
+            running.task.abandon();
+            running.kept.clear();
+            let offset = running.task.committed_offset();
+            self.fetcher
+                .unassign(&topic, *partition)
+                .and_then(|()| self.fetcher.assign(&topic, *partition, offset))
+                .map_err(|e| format!("rewind partition {partition}: {e}"))?;
+        }
+        Ok(())
+    }
+}
+
+fn keep(record: &SourceRecord<'_>) -> Kept {
+    Kept {
+        offset: record.offset,
+        timestamp_ms: record.timestamp_ms,
+        key: record.key.map(<[u8]>::to_vec),
+        value: record.value.map(<[u8]>::to_vec),
+    }
+}
+
+fn fatal(failure: Failure) -> Ended {
+    failure.to_string()
+}
+
+fn flush(store: &Store) -> Result<(), Ended> {
+    store.flush().map_err(|e| e.to_string())
+}
+
+/// The wall clock, in ms since 1970: read here and handed down.
+#[must_use]
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Which worker processes which partition: the partition modulo their count.
+#[must_use]
+pub fn worker_of(partition: u32, workers: u32) -> u32 {
+    partition % workers.max(1)
+}
+
+/// Orders to each worker of an instance.
+pub type Workers = HashMap<u32, mpsc::Sender<Order>>;

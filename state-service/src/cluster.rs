@@ -1,0 +1,104 @@
+//! Any instance answers for any object: finding the owner, asking it, and waiting through a move.
+
+use std::time::{Duration, Instant};
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+use engine::query::{LocalTask, Query, Route};
+
+use crate::http::Problem;
+
+/// Marks a request from another instance: it is answered here or not at all.
+pub(crate) const HOP: HeaderName = HeaderName::from_static("x-shared-state-hop");
+/// How long a request waits for an owner by default: longer than a takeover lasts.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
+const PAUSE: Duration = Duration::from_millis(50);
+
+pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
+    Ok(reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .no_proxy()
+        .build()?)
+}
+
+/// Is the request from another instance?
+pub(crate) fn is_hop(headers: &HeaderMap) -> bool {
+    headers.contains_key(HOP)
+}
+
+/// Where an object's task is.
+pub(crate) enum Place {
+    Here(LocalTask),
+    There(String),
+}
+
+/// Finds the owner of a partition, waiting until `deadline` for one.
+pub(crate) async fn locate(
+    query: &Query,
+    partition: u32,
+    hop: bool,
+    deadline: Instant,
+) -> Result<Place, Problem> {
+    loop {
+        let why = match query.route_partition(partition) {
+            Route::Local(task) => return Ok(Place::Here(task)),
+            Route::Remote { endpoint, .. } if !hop => return Ok(Place::There(endpoint)),
+            Route::Remote { instance, .. } => {
+                format!("partition {partition} is at instance {instance}")
+            }
+            Route::Nowhere(why) => why,
+        };
+        if Instant::now() >= deadline {
+            return Err(Problem::unavailable(why));
+        }
+        // What is asked by another instance is not waited for here: that one asks again.
+        if hop {
+            return Err(Problem::unavailable(why));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Asks another instance; `None` if it did not answer for the object and somebody else may by now.
+pub(crate) async fn ask(
+    client: &reqwest::Client,
+    endpoint: &str,
+    path_and_query: &str,
+    deadline: Instant,
+) -> Option<reqwest::Response> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let answer = client
+        .get(format!("{endpoint}{path_and_query}"))
+        .header(HOP, HeaderValue::from_static("1"))
+        .timeout(left.max(Duration::from_millis(100)))
+        .send()
+        .await;
+    match answer {
+        Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => Some(answer),
+        Ok(_) => {
+            tokio::time::sleep(PAUSE).await;
+            None
+        }
+        Err(error) => {
+            tracing::debug!(%error, endpoint, "an instance did not answer");
+            tokio::time::sleep(PAUSE).await;
+            None
+        }
+    }
+}
+
+/// Another instance's answer as our own.
+pub(crate) async fn pass_on(answer: reqwest::Response) -> Response {
+    let status = answer.status();
+    let kind = answer.headers().get(header::CONTENT_TYPE).cloned();
+    let body = answer.bytes().await.unwrap_or_default();
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    if let Some(kind) = kind {
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    response
+}
