@@ -106,6 +106,10 @@ impl<T: DeserializeOwned> Decoder<T> {
             .and_then(|reader| reader.read_value(&mut rest))
             .map_err(|e| Error::Malformed(e.to_string()))?;
         whole(rest.len() as u64)?;
+        // apache-avro 0.22 reads a string that is cut off as null, without an error.
+        if !value.validate(&writer.avro) {
+            return Err(Error::Malformed("it is cut off within a text".into()));
+        }
         let value = value
             .resolve(&self.reader.avro)
             .map_err(|e| Error::Unresolvable(e.to_string()))?;

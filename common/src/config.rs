@@ -31,7 +31,14 @@ pub enum Error {
 /// mistake, 0 for `--help`).
 #[must_use]
 pub fn parse<T: Parser + Validate>() -> T {
-    match try_parse(std::env::args_os().collect()) {
+    parse_from(std::env::args_os().collect())
+}
+
+/// [`parse`] for given arguments (the first is the program's name, with the subcommand if there is
+/// one).
+#[must_use]
+pub fn parse_from<T: Parser + Validate>(args: Vec<OsString>) -> T {
+    match try_parse(args) {
         Ok(config) => config,
         Err(Error::Clap(error)) => error.exit(),
         Err(Error::Invalid(mistakes)) => {

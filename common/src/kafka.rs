@@ -2,11 +2,19 @@
 
 use std::str::FromStr;
 
-use rdkafka::ClientConfig;
+use rdkafka::{
+    ClientConfig, ClientContext,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    message::DeliveryResult,
+    producer::{BaseProducer, ProducerContext},
+};
 
 /// How to reach Kafka.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Kafka")]
+// Several structs are called `Args`, and clap would take that for one group.
 #[group(skip)]
 pub struct Args {
     /// Brokers to start from, as host:port, separated by commas
@@ -28,6 +36,47 @@ pub struct Args {
     )]
     pub kafka: Vec<Setting>,
 }
+
+/// What clients log: trouble once, in a sentence; what is not trouble, not at all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            // librdkafka tries again by itself; what cannot be mended comes back as an error.
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(facility, message, "librdkafka");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+                tracing::warn!(facility, message, "librdkafka");
+            }
+            _ => tracing::debug!(facility, message, "librdkafka"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::PartitionEOF) => {}
+            // Told by the log as well, and handled where the call fails.
+            _ => tracing::debug!(%error, reason, "librdkafka"),
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+impl ProducerContext for Context {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+}
+
+/// A consumer that is polled by hand.
+pub type Consumer = BaseConsumer<Context>;
+
+/// A producer that is polled by hand and needs no delivery reports.
+pub type Producer = BaseProducer<Context>;
 
 /// One `key=value` for librdkafka. `Debug` hides the value of anything that sounds secret.
 #[derive(Clone, PartialEq, Eq)]

@@ -26,6 +26,7 @@ use crate::{
 /// How to reach the schema registry.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Schema registry")]
+// Several structs are called `Args`, and clap would take that for one group.
 #[group(skip)]
 pub struct Args {
     /// URL of a registry with Confluent's API, for example http://localhost:8081

@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 /// How a service speaks.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
+// Several structs are called `Args`, and clap would take that for one group.
 #[group(skip)]
 pub struct Args {
     /// What to log: a level, or targets with levels as in `info,engine=debug`

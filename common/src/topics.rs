@@ -8,6 +8,7 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     error::RDKafkaErrorCode,
+    producer::{BaseProducer, Producer as _},
 };
 
 /// The topics of one application, named after its id.
@@ -193,6 +194,39 @@ async fn check_policy(
         }
     }
     Ok(())
+}
+
+/// Waits until topic `name` exists, for as long as that takes: for programs that use a topic and
+/// leave it to another to create it, with the partitions that one wants.
+///
+/// # Errors
+/// When the settings make no client.
+pub async fn wait_for(kafka: &ClientConfig, name: &str) -> anyhow::Result<()> {
+    let mut client: BaseProducer = kafka
+        .create()
+        .context("the Kafka settings make no client")?;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let asked = tokio::task::spawn_blocking(move || {
+            // All topics: asking for one by name makes some brokers create it, with their defaults.
+            let answer = client.client().fetch_metadata(None, Duration::from_secs(5));
+            (client, answer)
+        });
+        let (back, answer) = asked.await.context("asking for the topics")?;
+        client = back;
+        match answer {
+            Ok(metadata) => {
+                let mut topics = metadata.topics().iter();
+                if topics.any(|t| t.name() == name && !t.partitions().is_empty()) {
+                    return Ok(());
+                }
+                tracing::warn!(topic = name, "the topic does not exist yet, waiting for it");
+            }
+            Err(error) => tracing::warn!(%error, "Kafka does not answer yet, trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
 }
 
 fn policy(compact: bool) -> &'static str {

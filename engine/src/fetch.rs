@@ -7,9 +7,10 @@
 
 use std::{ffi::CStr, marker::PhantomData, ptr, slice, time::Duration};
 
+use common::kafka;
 use rdkafka::{
     ClientConfig, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::Consumer as _,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use rdkafka_sys as rdsys;
@@ -20,7 +21,7 @@ use crate::intake::SourceRecord;
 pub struct Fetcher {
     // Declared before the consumer: dropped first, as librdkafka requires.
     queue: Queue,
-    consumer: BaseConsumer,
+    consumer: kafka::Consumer,
     messages: Vec<*mut rdsys::rd_kafka_message_t>,
 }
 
@@ -43,7 +44,7 @@ impl Fetcher {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &ClientConfig, batch: usize) -> KafkaResult<Self> {
-        let consumer: BaseConsumer = config.create()?;
+        let consumer: kafka::Consumer = config.create_with_context(kafka::Context)?;
         // SAFETY: the client is alive; the consumer queue lives until it is destroyed by `Queue`.
         let queue = unsafe { rdsys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         if queue.is_null() {
@@ -58,7 +59,7 @@ impl Fetcher {
 
     /// The consumer: for everything but reading.
     #[must_use]
-    pub fn consumer(&self) -> &BaseConsumer {
+    pub fn consumer(&self) -> &kafka::Consumer {
         &self.consumer
     }
 

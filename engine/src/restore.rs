@@ -14,10 +14,7 @@ use std::{
 
 use anyhow::Context as _;
 use common::{kafka, topics::Names};
-use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
-};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
 
 use crate::{
     epoch::Row,
@@ -82,7 +79,7 @@ struct Progress {
 struct Restorer {
     settings: Settings,
     fetcher: Fetcher,
-    uncommitted: BaseConsumer,
+    uncommitted: kafka::Consumer,
     active: BTreeMap<u32, Progress>,
     /// Stores that somebody may still hold, a query for one: RocksDB opens a directory only once.
     opened: BTreeMap<u32, Weak<Store>>,
@@ -101,10 +98,10 @@ pub fn start(
     let mut config = settings
         .kafka
         .consumer(&client_id, &settings.application_id);
-    let uncommitted: BaseConsumer = config
+    let uncommitted: kafka::Consumer = config
         .clone()
         .set("isolation.level", "read_uncommitted")
-        .create()?;
+        .create_with_context(kafka::Context)?;
     config
         .set("enable.partition.eof", "true")
         .set("fetch.wait.max.ms", "20");

@@ -10,9 +10,9 @@ use anyhow::Context as _;
 use common::{kafka, topics::Names};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, Consumer as _},
+    consumer::Consumer as _,
     error::KafkaError,
-    producer::{BaseProducer, BaseRecord, Producer as _},
+    producer::{BaseRecord, Producer as _},
 };
 
 use super::{InstanceId, Plan, Row};
@@ -38,7 +38,7 @@ pub struct Link {
 }
 
 struct Reader {
-    consumer: BaseConsumer,
+    consumer: kafka::Consumer,
     topic: String,
     /// Where the next record is expected.
     position: i64,
@@ -57,7 +57,7 @@ impl Link {
             .set("fetch.wait.max.ms", "50");
         let reader = |topic: &str| -> anyhow::Result<Reader> {
             let reader = Reader {
-                consumer: config.create()?,
+                consumer: config.create_with_context(kafka::Context)?,
                 topic: topic.to_owned(),
                 position: 0,
             };
@@ -185,7 +185,7 @@ impl Beats {
     pub fn start(kafka: &kafka::Args, names: &Names, id: &str, row: Row) -> anyhow::Result<Self> {
         let mut config = kafka.producer(&format!("{id}-beats"));
         config.set("linger.ms", "0");
-        let producer: BaseProducer = config.create()?;
+        let producer: kafka::Producer = config.create_with_context(kafka::Context)?;
         let row = Arc::new(Mutex::new(row));
         let (wake, woken) = mpsc::channel();
         let beating = Beating {
@@ -230,7 +230,7 @@ impl Drop for Beats {
 }
 
 struct Beating {
-    producer: BaseProducer,
+    producer: kafka::Producer,
     topic: String,
     id: String,
     row: Arc<Mutex<Row>>,
@@ -238,20 +238,32 @@ struct Beating {
 
 impl Beating {
     fn run(self, woken: &mpsc::Receiver<()>) {
+        let mut last_beat: Option<Instant> = None;
         let mut due = true;
         loop {
             self.producer.poll(Duration::ZERO);
             // One at a time: a backlog written when the broker comes back would make this
             // instance's log time run ahead, and the others suspects.
             if due && self.producer.in_flight_count() == 0 {
-                self.write();
+                // A row that is written because something changed is not a beat: only beats
+                // measure time.
+                let beat = last_beat.is_none_or(|at| at.elapsed() >= BEAT);
+                if beat {
+                    last_beat = Some(Instant::now());
+                }
+                self.write(beat);
                 due = false;
             }
-            let wait = if due { Duration::from_millis(5) } else { BEAT };
+            let until_beat = BEAT.saturating_sub(last_beat.map_or(BEAT, |at| at.elapsed()));
+            let wait = if due {
+                Duration::from_millis(5)
+            } else {
+                until_beat
+            };
             match woken.recv_timeout(wait) {
                 Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => due = true,
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    self.write();
+                    self.write(false);
                     if let Err(error) = self.producer.flush(Duration::from_secs(3)) {
                         tracing::warn!(%error, "the last row was not written");
                     }
@@ -261,10 +273,10 @@ impl Beating {
         }
     }
 
-    fn write(&self) {
+    fn write(&self, beat: bool) {
         let row = {
             let mut row = lock(&self.row);
-            row.beat += 1;
+            row.beat += u64::from(beat);
             serde_json::to_vec(&*row)
         };
         let Ok(row) = row else { return };
@@ -346,7 +358,7 @@ fn perform(
     kafka: &kafka::Args,
     id: &str,
     topic: &str,
-    producer: &mut Option<BaseProducer>,
+    producer: &mut Option<kafka::Producer>,
     duty: Duty,
 ) -> SeatNews {
     let result = match duty {
@@ -365,13 +377,14 @@ fn perform(
     })
 }
 
-fn take_lead(kafka: &kafka::Args, id: &str) -> anyhow::Result<BaseProducer> {
-    let producer: BaseProducer = transactional(kafka, id).create()?;
+fn take_lead(kafka: &kafka::Args, id: &str) -> anyhow::Result<kafka::Producer> {
+    let config = transactional(kafka, id);
+    let producer: kafka::Producer = config.create_with_context(kafka::Context)?;
     producer.init_transactions(CALL)?;
     Ok(producer)
 }
 
-fn publish(producer: &BaseProducer, topic: &str, plan: &Plan) -> anyhow::Result<()> {
+fn publish(producer: &kafka::Producer, topic: &str, plan: &Plan) -> anyhow::Result<()> {
     let bytes = serde_json::to_vec(plan)?;
     producer.begin_transaction()?;
     let record = BaseRecord::to(topic)

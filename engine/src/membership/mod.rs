@@ -35,7 +35,8 @@ pub struct Row {
     pub version: u32,
     /// A process that carries the id: a restart is another incarnation.
     pub incarnation: String,
-    /// Counts the rows of this incarnation.
+    /// Counts the beats of this incarnation. Beats are even in time; a row that was written because
+    /// something changed carries the number of the beat before.
     pub beat: u64,
     /// Where it answers HTTP, for example `http://10.0.0.7:8080`.
     pub endpoint: String,
@@ -138,6 +139,8 @@ pub struct Cluster {
     /// What the former incarnation announced.
     former_ids: Vec<String>,
     announced: bool,
+    /// Our last beat that came back.
+    beat: u64,
 }
 
 impl Cluster {
@@ -151,6 +154,7 @@ impl Cluster {
             plan: None,
             former_ids: Vec::new(),
             announced: false,
+            beat: 0,
         }
     }
 
@@ -163,17 +167,26 @@ impl Cluster {
         if instance == self.me {
             if row.incarnation == self.incarnation {
                 self.announced = true;
-                for (id, member) in &mut self.members {
-                    if *id != self.me {
-                        member.silent_for = member.silent_for.saturating_add(1);
-                    }
-                }
+                self.on_own_beat(row.beat);
             } else if !self.announced {
                 self.former_ids.clone_from(&row.transactional_ids);
             }
         }
         let member = Member { row, silent_for: 0 };
         self.members.insert(instance.to_owned(), member);
+    }
+
+    /// Time has passed, by the measure of the log: a beat of our own came back.
+    fn on_own_beat(&mut self, beat: u64) {
+        if beat <= self.beat {
+            return;
+        }
+        self.beat = beat;
+        for (id, member) in &mut self.members {
+            if *id != self.me {
+                member.silent_for = member.silent_for.saturating_add(1);
+            }
+        }
     }
 
     /// A plan was read from `plans`.

@@ -35,8 +35,9 @@ fn cluster(me: &str, others: &[&str]) -> Cluster {
 }
 
 fn beats(cluster: &mut Cluster, me: &str, count: u32) {
-    for beat in 0..count {
-        cluster.on_row(me, Some(row(me, 2 + u64::from(beat))));
+    for _ in 0..count {
+        let next = cluster.beat + 1;
+        cluster.on_row(me, Some(row(me, next)));
     }
 }
 
@@ -90,6 +91,12 @@ fn silence_is_counted_in_the_log() {
     cluster.on_row("b", Some(row("b", 2)));
     beats(&mut cluster, "a", SUSPECTED_AFTER - 1);
     assert!(cluster.is_present("b"));
+    let repeated = row("a", cluster.beat);
+    cluster.on_row("a", Some(repeated));
+    assert!(
+        cluster.is_present("b"),
+        "a row that is no beat measures no time"
+    );
     beats(&mut cluster, "a", 1);
     assert!(!cluster.is_present("b"));
     assert!(cluster.is_present("a"), "nobody suspects itself");
