@@ -1,4 +1,4 @@
-# The programs, each as an image of its own: docker build --target state-service | notifier | agent-sim .
+# The programs, each as an image of its own: docker build --target state-service | notifier | agent-sim | api .
 #
 # Built in steps that change at different speeds, so that an edited source file rebuilds our crates only:
 # system packages, RocksDB, all other dependencies, our crates.
@@ -37,6 +37,15 @@ COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     find . -name '*.rs' -not -path './target/*' -exec touch {} + \
  && cargo build --locked --release -p state-service -p notifier -p agent-sim
+
+# Passes connections on to whatever `state-service` resolves to.
+FROM debian:bookworm-slim AS api
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends socat \
+ && rm -rf /var/lib/apt/lists/*
+USER nobody
+EXPOSE 8080
+CMD ["socat", "TCP-LISTEN:8080,fork,reuseaddr", "TCP:state-service:8080"]
 
 # What a program needs around it: TLS, certificates, a user without rights, a folder for state.
 FROM debian:bookworm-slim AS runtime
