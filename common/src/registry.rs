@@ -140,7 +140,7 @@ impl Registry {
             match self.register(topic, text).await {
                 Ok(schema) => return schema,
                 Err(error) => {
-                    tracing::warn!(%error, topic, "schema not registered yet, trying again")
+                    tracing::warn!(%error, topic, "schema not registered yet, trying again");
                 }
             }
             tokio::time::sleep(pause).await;
