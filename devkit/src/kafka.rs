@@ -9,13 +9,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::Signal;
 use tokio::sync::Mutex;
 
 use crate::cache::Cache;
 use crate::java::Java;
 use crate::port::Port;
-use crate::process::{Home, Process, Program};
+use crate::process::{Home, Process, Program, Signal};
 
 /// How long a broker may take to start. On an idle machine it takes about 3 s.
 const START_PATIENCE: Duration = Duration::from_secs(90);

@@ -5,6 +5,7 @@
 //! - [`Registry`]: Apicurio Registry, which speaks the Confluent schema registry's API.
 //! - [`Servers`]: both, or those that the environment names.
 //! - [`MailCatcher`]: an SMTP server that keeps what it gets and misbehaves when told to.
+//! - [`process`]: programs that die with the process that started them.
 //! - [`KafkaProxy`]: stands between clients and brokers; cuts, delays, freezes, loses answers.
 //!
 //! What is not on the machine (jars, a Java runtime) is downloaded once into a [`Cache`]. All servers listen on
@@ -15,7 +16,7 @@ pub mod java;
 pub mod kafka;
 pub mod mail;
 mod port;
-mod process;
+pub mod process;
 pub mod proxy;
 pub mod registry;
 mod servers;

@@ -13,7 +13,9 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, kill_process};
+
+pub use rustix::process::Signal;
 
 const LEASH: &str = include_str!("leash.sh");
 
@@ -25,22 +27,24 @@ const LOG_TAIL_LINES: usize = 25;
 
 /// A program and how to start it.
 #[derive(Clone, Debug)]
-pub(crate) struct Program {
+pub struct Program {
     /// What a person calls it.
-    pub(crate) name: String,
-    pub(crate) executable: PathBuf,
-    pub(crate) arguments: Vec<String>,
+    pub name: String,
+    /// The file to execute.
+    pub executable: PathBuf,
+    /// Its arguments.
+    pub arguments: Vec<String>,
     /// The folder it runs in.
-    pub(crate) folder: PathBuf,
+    pub folder: PathBuf,
     /// Where its output goes, appended.
-    pub(crate) log: PathBuf,
+    pub log: PathBuf,
     /// A folder to remove when this process dies without having stopped the program.
-    pub(crate) leftover: Option<PathBuf>,
+    pub leftover: Option<PathBuf>,
 }
 
-/// A running program.
+/// A running program. Dropping it kills it.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub struct Process {
     program: Program,
     leash: Child,
     pid: Pid,
@@ -48,7 +52,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub(crate) fn start(program: Program) -> Result<Self> {
+    /// Starts a program, in a process group of its own.
+    ///
+    /// # Errors
+    /// Its log cannot be written, or no process can be made.
+    pub fn start(program: Program) -> Result<Self> {
         let name = &program.name;
         let log = OpenOptions::new()
             .create(true)
@@ -86,12 +94,15 @@ impl Process {
     }
 
     /// The process id of the program (not of the shell that holds it).
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How the program ended, if it has.
-    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+    /// How the program ended, if it has. A death by signal is an exit code of 128 plus the signal's number.
+    ///
+    /// # Errors
+    /// The system cannot tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         if self.exit.is_none() {
             self.exit = self.leash.try_wait()?;
         }
@@ -99,7 +110,10 @@ impl Process {
     }
 
     /// Sends a signal, unless the program has ended: then its id may be another's by now.
-    pub(crate) fn signal(&mut self, signal: Signal) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is not running.
+    pub fn signal(&mut self, signal: Signal) -> Result<()> {
         if let Some(status) = self.ended()? {
             bail!(
                 "{} is not running ({})",
@@ -112,7 +126,10 @@ impl Process {
     }
 
     /// Sends SIGTERM and waits for the end; after `patience`, SIGKILL.
-    pub(crate) async fn stop(mut self, patience: Duration) -> Result<()> {
+    ///
+    /// # Errors
+    /// It cannot be signalled.
+    pub async fn stop(mut self, patience: Duration) -> Result<()> {
         if self.ended()?.is_some() {
             return Ok(());
         }
@@ -127,7 +144,10 @@ impl Process {
     }
 
     /// Sends SIGKILL and waits for the end.
-    pub(crate) async fn kill(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// It is still there after ten seconds.
+    pub async fn kill(mut self) -> Result<()> {
         if self.ended()?.is_none() {
             self.signal(Signal::KILL)?;
             let ended = self.wait(Duration::from_secs(10)).await?;
@@ -136,7 +156,11 @@ impl Process {
         Ok(())
     }
 
-    async fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
+    /// Waits for the end; `None` if it does not come within `patience`.
+    ///
+    /// # Errors
+    /// The system cannot tell.
+    pub async fn wait(&mut self, patience: Duration) -> Result<Option<ExitStatus>> {
         let deadline = Instant::now() + patience;
         while self.ended()?.is_none() && Instant::now() < deadline {
             tokio::time::sleep(POLL).await;
@@ -148,7 +172,7 @@ impl Process {
     ///
     /// # Errors
     /// The program ended, or the deadline passed: with the end of its log and what `ready` said last.
-    pub(crate) async fn until_ready(
+    pub async fn until_ready(
         &mut self,
         patience: Duration,
         ready: impl AsyncFn() -> Result<()>,
@@ -208,8 +232,8 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// The last lines of a log.
-fn tail(log: &Path) -> String {
+/// The last lines of a log; nothing if there is none.
+pub fn tail(log: &Path) -> String {
     let text = fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
-use rustix::process::Signal;
 use tokio::sync::Mutex;
 
 use crate::cache::{Cache, Download, Source};
 use crate::java::Java;
 use crate::port::Port;
-use crate::process::{Home, Process, Program};
+use crate::process::{Home, Process, Program, Signal};
 
 /// The version of Apicurio Registry.
 pub const VERSION: &str = "3.3.3";
