@@ -722,8 +722,8 @@ impl<P: Processor> Conductor<P> {
     }
 
     fn not_ready(&self) -> Option<String> {
-        if self.cluster.plan().is_none() {
-            return Some("there is no plan yet".into());
+        if !self.cluster.is_member() {
+            return Some("the plan in force was made without this instance".into());
         }
         if self.ready.len() < self.settings.workers as usize {
             return Some("a worker is still initialising its producer".into());

@@ -354,6 +354,13 @@ impl Cluster {
         })
     }
 
+    /// Was the plan in force made with this incarnation?
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        let plan = self.plan.as_ref();
+        plan.and_then(|p| p.members.get(&self.me)) == Some(&self.incarnation)
+    }
+
     /// The partitions that the plan in force gives this instance, with the plan that did.
     #[must_use]
     pub fn mine(&self) -> BTreeMap<u32, PlanNumber> {

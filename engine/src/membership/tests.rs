@@ -108,8 +108,10 @@ fn the_first_of_those_present_leads_when_the_leader_is_gone() {
     let mut b = cluster("b", &["a"]);
     assert!(a.should_take_lead() && !b.should_take_lead());
     let plan = a.next_plan(4).unwrap();
+    assert!(!b.is_member(), "there is no plan");
     a.on_plan(plan.clone());
     b.on_plan(plan);
+    assert!(b.is_member());
     assert_eq!(a.next_plan(4), None, "nothing changed");
     beats(&mut b, "b", SUSPECTED_AFTER);
     assert!(b.should_take_lead(), "a is silent");

@@ -1,0 +1,172 @@
+//! Bad input never stops a partition and never disappears.
+
+use anyhow::{Result, ensure};
+use common::{
+    avro::Encoder,
+    partitioner::partition_of,
+    schema::{DeadLetter, SITE_ATTACK_REPORT, SiteAttackVerdict::Clear},
+};
+use e2e::{Application, PATIENCE, Topics, story, until};
+
+use crate::report;
+
+const SITE: &str = "shop.example.com";
+
+/// The report schema with one more verdict, as a newer agent has it.
+fn newer_schema() -> String {
+    SITE_ATTACK_REPORT.replace("\"UNDER_ATTACK\"]", "\"UNDER_ATTACK\", \"DEGRADED\"]")
+}
+
+/// A record, and the reason it must be rejected for.
+struct Bad {
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    reason: &'static str,
+}
+
+async fn bad_records(topics: &Topics) -> Result<Vec<Bad>> {
+    let reports = &topics.names().reports;
+    let registry = topics.registry();
+    let encoder = registry.encoder(reports, SITE_ATTACK_REPORT).await;
+    let good = encoder.encode(&report(SITE, "waf-1", Clear, 1))?;
+    let mut future = report(SITE, "waf-1", Clear, 1);
+    future.observed_at_ms += 3_600_000;
+    let newer = registry
+        .register(&format!("{reports}-newer"), &newer_schema())
+        .await?;
+    let mut degraded = common::wire::header(newer.id);
+    degraded.extend_from_slice(&good[common::wire::HEADER_LEN..]);
+    // The verdict follows the two ids: each is a length and its text.
+    let verdict_at = common::wire::HEADER_LEN + 1 + SITE.len() + 1 + "waf-1".len();
+    degraded[verdict_at] = 4;
+    let state = registry.register(reports, common::schema::STATE).await?;
+    let mut unknown_id = good.clone();
+    unknown_id[1..5].copy_from_slice(&9_999_999u32.to_be_bytes());
+    let mut other_type = common::wire::header(state.id);
+    other_type.push(0);
+    let huge = Encoder::new(registry.register(reports, SITE_ATTACK_REPORT).await?).encode(
+        &common::schema::SiteAttackReport {
+            detail: Some("x".repeat(300_000)),
+            ..report(SITE, "waf-1", Clear, 1)
+        },
+    )?;
+    let site = || Some(SITE.as_bytes().to_vec());
+    let bad = |key, value: &[u8], reason| Bad {
+        key,
+        value: Some(value.to_vec()),
+        reason,
+    };
+    Ok(vec![
+        bad(site(), &unknown_id, "unknown-schema"),
+        bad(site(), &good[..good.len() - 1], "malformed"),
+        bad(site(), &good[..3], "truncated"),
+        Bad {
+            key: site(),
+            value: None,
+            reason: "truncated",
+        },
+        bad(site(), b"{\"json\": true}", "wrong-magic-byte"),
+        bad(site(), &degraded, "unresolvable"),
+        bad(site(), &other_type, "unexpected-type"),
+        bad(Some(vec![]), &good, "invalid-object-id"),
+        bad(None, &good, "invalid-object-id"),
+        bad(Some(vec![b'x'; 513]), &good, "invalid-object-id"),
+        bad(Some(b"other.example.com".to_vec()), &good, "key-mismatch"),
+        bad(site(), &encoder.encode(&future)?, "from-the-future"),
+        bad(site(), &huge, "too-large"),
+    ])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_bad_record_becomes_a_dead_letter_and_the_partition_goes_on() -> Result<()> {
+    story("bad", async |app: &Application| {
+        let service = app.state_service("a", &[("quorum", "1"), ("partitions", "2")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        let records = bad_records(&topics).await?;
+        let mut sent = Vec::new();
+        for bad in &records {
+            let right = bad.key.as_deref().map_or(0, |key| partition_of(key, 2));
+            let at = topics
+                .produce(
+                    &topics.names().reports,
+                    Some(i32::try_from(right)?),
+                    bad.key.as_deref(),
+                    bad.value.as_deref(),
+                )
+                .await?;
+            sent.push((at, bad));
+        }
+        // A good one behind all of them is processed.
+        topics.report(&report(SITE, "waf-1", Clear, 2)).await?;
+        let api = service.api().await?;
+        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+        until("the good report counts", PATIENCE, look, |v| {
+            v.as_deref() == Some("CLEAR")
+        })
+        .await?;
+
+        let look = async || topics.dead_letters().await;
+        let letters = until("all dead letters", PATIENCE, look, |l| {
+            l.len() >= records.len()
+        })
+        .await?;
+        ensure!(letters.len() == records.len(), "{letters:?}");
+        let metrics = api.metrics().await?;
+        for ((partition, offset), bad) in sent {
+            let of = |l: &&DeadLetter| l.partition == partition && l.offset == offset;
+            let Some(letter) = letters.iter().find(of) else {
+                anyhow::bail!("no dead letter for the {} record", bad.reason);
+            };
+            ensure!(
+                letter.reason == bad.reason,
+                "{} is not {}: {}",
+                letter.reason,
+                bad.reason,
+                letter.detail
+            );
+            ensure!(letter.topic == topics.names().reports);
+            ensure!(letter.value == bad.value, "the original bytes are kept");
+            // librdkafka tells no empty key from none.
+            let key = |k: &Option<Vec<u8>>| k.clone().unwrap_or_default();
+            ensure!(key(&letter.key) == key(&bad.key));
+            ensure!(metrics.sum("dead_letters_total", &[("reason", bad.reason)]) >= 1.0);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_on_the_wrong_partition_is_sent_to_the_right_one() -> Result<()> {
+    story("misrouted", async |app| {
+        let service = app.state_service("a", &[("quorum", "1"), ("partitions", "4")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        let reports = topics.names().reports.clone();
+        let encoder = topics
+            .registry()
+            .encoder(&reports, SITE_ATTACK_REPORT)
+            .await;
+        let value = encoder.encode(&report(SITE, "waf-1", Clear, 1))?;
+        let wrong = (partition_of(SITE.as_bytes(), 4) + 1) % 4;
+        topics
+            .produce(
+                &reports,
+                Some(i32::try_from(wrong)?),
+                Some(SITE.as_bytes()),
+                Some(&value),
+            )
+            .await?;
+        let api = service.api().await?;
+        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+        until("the report counts", PATIENCE, look, |v| {
+            v.as_deref() == Some("CLEAR")
+        })
+        .await?;
+        ensure!(api.metrics().await?.sum("misrouted_records_total", &[]) == 1.0);
+        ensure!(topics.dead_letters().await?.is_empty());
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,111 @@
+//! Servers that are away: work waits, says why, and goes on.
+
+use anyhow::{Result, ensure};
+use common::schema::SiteAttackVerdict::Clear;
+use devkit::{Kafka, KafkaOptions, Registry};
+use e2e::{Application, PATIENCE, story, until};
+use reqwest::{Method, StatusCode};
+
+use crate::report;
+
+const SITE: &str = "shop.example.com";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_registry_reports_wait_and_none_is_a_dead_letter() -> Result<()> {
+    let servers = e2e::shared_servers().await?;
+    let registry = Registry::start().await?;
+    let app = Application::at("registry-away", servers.bootstrap(), registry.url())?;
+    let mut service = app.state_service("a", &[("quorum", "1")])?;
+    service.ready().await?;
+    // A schema that this process has not seen: an agent of another version.
+    let topics = app.topics()?;
+    let reports = topics.names().reports.clone();
+    let other = common::schema::SITE_ATTACK_REPORT.replace(
+        "\"fields\": [",
+        "\"fields\": [{\"name\": \"region\", \"type\": \"string\", \"default\": \"\"},",
+    );
+    let schema = topics.registry().register(&reports, &other).await?;
+    let same = topics
+        .registry()
+        .encoder(&reports, common::schema::SITE_ATTACK_REPORT)
+        .await;
+    let mut value = common::wire::header(schema.id);
+    value.push(0); // an empty region
+    value.extend_from_slice(
+        &same.encode(&report(SITE, "waf-1", Clear, 1))?[common::wire::HEADER_LEN..],
+    );
+
+    registry.pause().await?;
+    topics
+        .produce(&reports, None, Some(SITE.as_bytes()), Some(&value))
+        .await?;
+    // It has been read when another object on the same instance, behind it, is still served.
+    let api = service.api().await?;
+    ensure!(api.get(SITE).await?.is_none(), "nobody can read it yet");
+    registry.resume().await?;
+    let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+    until("the report counts", PATIENCE * 2, look, |v| {
+        v.as_deref() == Some("CLEAR")
+    })
+    .await?;
+    ensure!(topics.dead_letters().await?.is_empty());
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_kafka_it_says_so_and_goes_on_when_it_is_back() -> Result<()> {
+    let kafka = Kafka::start(KafkaOptions::default()).await?;
+    let servers = e2e::shared_servers().await?;
+    let app = Application::at("kafka-away", kafka.bootstrap(), servers.registry_url())?;
+    kafka.stop_broker(0).await?;
+    let mut service = app.state_service("a", &[("quorum", "1")])?;
+    let api = service.api().await?;
+    let look = async || api.request(Method::GET, "/readyz", None).await;
+    until("not ready, and why", PATIENCE, look, |answer| {
+        answer.status == StatusCode::SERVICE_UNAVAILABLE
+            && answer.body["detail"]
+                .as_str()
+                .is_some_and(|d| d.contains("Kafka"))
+    })
+    .await?;
+    kafka.start_broker(0).await?;
+    service.ready().await?;
+    let topics = app.topics()?;
+    topics.report(&report(SITE, "waf-1", Clear, 1)).await?;
+    let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+    until("the report counts", PATIENCE, look, |v| {
+        v.as_deref() == Some("CLEAR")
+    })
+    .await?;
+
+    // And again, while it runs. Reads go on meanwhile.
+    kafka.stop_broker(0).await?;
+    ensure!(api.state(SITE).await?.verdict == "CLEAR");
+    kafka.start_broker(0).await?;
+    topics
+        .report(&report("news.example.com", "waf-1", Clear, 1))
+        .await?;
+    let look = async || Ok(api.get("news.example.com").await?.map(|s| s.verdict));
+    until("it goes on", PATIENCE * 2, look, |v| {
+        v.as_deref() == Some("CLEAR")
+    })
+    .await?;
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_not_as_it_must_be_is_a_clear_error() -> Result<()> {
+    story("wrong-topic", async |app| {
+        let mut first = app.state_service("a", &[("partitions", "4")])?;
+        first.ready().await?;
+        ensure!(first.terminate().await? == 0);
+        // An existing source topic keeps its partitions, whatever the flag says.
+        let second = app.state_service("b", &[("partitions", "6")])?;
+        second.ready().await?;
+        ensure!(second.api().await?.cluster().await?.partitions == 4);
+        Ok(())
+    })
+    .await
+}
