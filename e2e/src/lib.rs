@@ -33,6 +33,7 @@
 pub mod api;
 mod application;
 mod binaries;
+pub mod demo;
 mod flags;
 mod log;
 mod metrics;
