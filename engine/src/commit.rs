@@ -18,12 +18,16 @@ use rdkafka::{
     ClientContext, Message as _, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::ConsumerGroupMetadata,
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
     message::DeliveryResult,
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
 };
 
 use crate::epoch::{Destination, Epoch, Output, TaskEpoch};
+
+mod way;
+
+pub use way::{Way, classify, way};
 
 /// How long one call to the broker may take before it is made again.
 const CALL: Duration = Duration::from_secs(10);
@@ -39,47 +43,6 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
-}
-
-/// Where an error of librdkafka's transactional API leads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Make the same call again.
-    Again,
-    /// Abort the transaction, throw the epoch away.
-    Abort,
-    /// Close the tasks, start with a new producer.
-    Close,
-}
-
-/// The one table of ways. `during_commit`: only the same call may follow an interrupted commit.
-#[must_use]
-pub fn way(error: &KafkaError, during_commit: bool) -> Way {
-    let KafkaError::Transaction(transaction) = error else {
-        return match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fatal | RDKafkaErrorCode::Fenced) => Way::Close,
-            Some(RDKafkaErrorCode::QueueFull) => Way::Again,
-            _ if during_commit => Way::Close,
-            _ => Way::Abort,
-        };
-    };
-    classify(
-        transaction.is_fatal(),
-        transaction.is_retriable(),
-        transaction.txn_requires_abort(),
-    )
-}
-
-/// What the three flags of an error mean: fatal comes before all, and what is neither retriable nor
-/// abortable is of unknown outcome.
-#[must_use]
-pub fn classify(fatal: bool, retriable: bool, requires_abort: bool) -> Way {
-    match (fatal, requires_abort, retriable) {
-        (true, _, _) => Way::Close,
-        (_, true, _) => Way::Abort,
-        (_, _, true) => Way::Again,
-        _ => Way::Close,
-    }
 }
 
 /// What delivery reports say of the transaction under way.
@@ -389,28 +352,4 @@ pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> rdkafka::Cl
 
 fn kafka_partition(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_combination_of_flags_has_its_way() {
-        let cases = [
-            ((true, false, false), Way::Close),
-            ((true, true, true), Way::Close),
-            ((false, false, true), Way::Abort),
-            ((false, true, true), Way::Abort),
-            ((false, true, false), Way::Again),
-            ((false, false, false), Way::Close),
-        ];
-        for ((fatal, retriable, abort), expected) in cases {
-            assert_eq!(
-                classify(fatal, retriable, abort),
-                expected,
-                "fatal {fatal}, retriable {retriable}, abort {abort}"
-            );
-        }
-    }
 }

@@ -436,6 +436,8 @@ impl<P: Processor> Worker<P> {
             self.fetcher
                 .unassign(&topic, *partition)
                 .and_then(|()| self.fetcher.assign(&topic, *partition, offset))
+                // It may have been paused while records waited for a schema.
+                .and_then(|()| self.fetcher.set_paused(&topic, *partition, false))
                 .map_err(|e| format!("rewind partition {partition}: {e}"))?;
         }
         Ok(())

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 pub mod assign;
 pub mod link;
+mod rows;
 #[cfg(test)]
 mod tests;
+
+pub use rows::{Assignment, InstanceId, Plan, PlanNumber, Row, Status, TaskRow, Writer};
 
 /// Version of the rows that this code writes. A row of a newer version is respected: its instance
 /// counts as present, but is given nothing and asked for nothing.
@@ -22,92 +23,6 @@ pub const VERSION: u32 = 1;
 /// in between, before the other is suspected. Counted in the log's time: while the broker is
 /// away, nobody suspects anybody.
 pub const SUSPECTED_AFTER: u32 = 4;
-
-/// Name of an instance; survives a restart.
-pub type InstanceId = String;
-/// Number of a plan; grows.
-pub type PlanNumber = u64;
-
-/// What an instance says of itself: its row in `instances`, keyed by its id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Row {
-    /// Version of this form.
-    pub version: u32,
-    /// A process that carries the id: a restart is another incarnation.
-    pub incarnation: String,
-    /// Counts the beats of this incarnation. Beats are even in time; a row that was written because
-    /// something changed carries the number of the beat before.
-    pub beat: u64,
-    /// Where it answers HTTP, for example `http://10.0.0.7:8080`.
-    pub endpoint: String,
-    /// Label of where it runs.
-    pub rack: Option<String>,
-    /// Is it here to stay?
-    pub status: Status,
-    /// One for each worker; task `p` is written by number `p` modulo their count.
-    pub transactional_ids: Vec<String>,
-    /// The last plan that it has carried out as far as closing goes: of the partitions that this
-    /// plan does not give it, it writes none any more.
-    pub closed_for: PlanNumber,
-    /// What it has.
-    pub tasks: BTreeMap<u32, TaskRow>,
-}
-
-/// Is an instance here to stay?
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Status {
-    /// Yes.
-    Present,
-    /// It has closed everything and is gone.
-    Left,
-}
-
-/// A task as its owner describes it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TaskRow {
-    /// The [`Assignment::since`] that it was started for.
-    pub since: PlanNumber,
-    /// Does it process?
-    pub running: bool,
-}
-
-/// Who owns what: the last row in `plans`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Plan {
-    /// Version of this form.
-    pub version: u32,
-    /// Its number.
-    pub number: PlanNumber,
-    /// Who made it.
-    pub leader: InstanceId,
-    /// The leader's incarnation.
-    pub leader_incarnation: String,
-    /// Who was present, with incarnation.
-    pub members: BTreeMap<InstanceId, String>,
-    /// One for each partition of the source topic.
-    pub tasks: Vec<Assignment>,
-}
-
-/// One partition in a plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assignment {
-    /// Who should own it; nobody when no member is present.
-    pub owner: Option<InstanceId>,
-    /// The plan that gave it to this owner.
-    pub since: PlanNumber,
-    /// Every transactional id that may still be writing: all owners since the last confirmed start.
-    pub writers: Vec<Writer>,
-}
-
-/// A transactional id that may still be writing to a partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Writer {
-    /// Whose it is.
-    pub instance: InstanceId,
-    /// The id.
-    pub transactional_id: String,
-}
 
 /// What a new owner must do before it may start a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -330,7 +245,7 @@ impl Cluster {
         {
             let writer = Writer {
                 instance: owner.clone(),
-                transactional_id: worker_id(row, partition),
+                transactional_id: row.writer_of(partition),
             };
             if !writers.contains(&writer) {
                 writers.push(writer);
@@ -350,7 +265,7 @@ impl Cluster {
         let task = row.tasks.get(&partition)?;
         (task.running && task.since == assignment.since).then(|| Writer {
             instance: owner.clone(),
-            transactional_id: worker_id(row, partition),
+            transactional_id: row.writer_of(partition),
         })
     }
 
@@ -408,14 +323,4 @@ impl Cluster {
             (true, false) => Start::Now,
         }
     }
-}
-
-/// The transactional id that writes `partition` at the instance of `row`.
-#[must_use]
-pub fn worker_id(row: &Row, partition: u32) -> String {
-    let count = row.transactional_ids.len().max(1);
-    row.transactional_ids
-        .get(partition as usize % count)
-        .cloned()
-        .unwrap_or_default()
 }

@@ -1,0 +1,404 @@
+//! The thread that conducts an instance: reads the membership topics, leads when it is its turn, and
+//! acts on what the other threads report. Everything slow happens in those.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, RwLock,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::sync::watch;
+
+use super::{Happening, Settings};
+use crate::{
+    epoch::TaskEpoch,
+    membership::{
+        Cluster, PlanNumber, Row, Status, VERSION,
+        link::{self, Beats, Duty, Link, News, Seat, SeatNews},
+    },
+    processor::Processor,
+    query::{LocalTask, View},
+    restore::{self, Job},
+    worker::{self, Report, Workers},
+};
+
+/// How long to wait for the ends of the membership topics before saying so and trying again.
+const READ_TO_END: Duration = Duration::from_secs(10);
+/// How long a graceful stop may take before the process goes anyway; nothing is lost by that.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// How long an instance that lost the leader's seat leaves it to others.
+const YIELD_THE_SEAT_FOR: Duration = Duration::from_secs(2);
+/// Pause before a worker that has ended is started again: what ended it may not be over.
+pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
+
+/// How far a partition is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Former owners must close it or be fenced.
+    Waiting,
+    Restoring,
+    /// Restored, the worker is asked to open it.
+    Opening,
+    Running,
+    /// The restorer is asked to forget it.
+    Cancelling,
+    /// The worker is asked to close it.
+    Closing,
+}
+
+pub(super) struct Held {
+    pub(super) since: PlanNumber,
+    pub(super) phase: Phase,
+}
+
+/// The leader's seat as this instance has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lead {
+    No,
+    /// Something was asked of the seat.
+    Asked,
+    Yes,
+}
+
+pub(super) struct Conductor<P> {
+    pub(super) settings: Settings<P>,
+    pub(super) happenings: mpsc::Sender<Happening>,
+    pub(super) view: watch::Sender<View>,
+    pub(super) tasks: Arc<RwLock<BTreeMap<u32, LocalTask>>>,
+    pub(super) applied: Arc<RwLock<BTreeMap<u32, watch::Sender<i64>>>>,
+    pub(super) cluster: Cluster,
+    link: Link,
+    pub(super) beats: Option<Beats>,
+    seat: Seat,
+    lead: Lead,
+    deposed: Option<Instant>,
+    pub(super) restorer: mpsc::Sender<Job>,
+    pub(super) workers: Workers,
+    /// Workers that take orders.
+    pub(super) ready: BTreeSet<u32>,
+    pub(super) held: BTreeMap<u32, Held>,
+    pub(super) fenced: BTreeMap<String, PlanNumber>,
+    pub(super) fencing: BTreeSet<String>,
+    /// Workers that have ended, and when to start them again.
+    pub(super) restart: BTreeMap<u32, Instant>,
+    /// Both topics must be read to their ends before the plan is acted on.
+    pub(super) catch_up: bool,
+    stop_now: Arc<AtomicBool>,
+    pub(super) failed: Option<anyhow::Error>,
+}
+
+impl<P: Processor> Conductor<P> {
+    pub(super) fn new(
+        settings: Settings<P>,
+        happenings: mpsc::Sender<Happening>,
+        view: watch::Sender<View>,
+        tasks: Arc<RwLock<BTreeMap<u32, LocalTask>>>,
+    ) -> anyhow::Result<Self> {
+        let incarnation = uuid::Uuid::new_v4().simple().to_string();
+        let client = format!(
+            "{}-{}",
+            settings.application_id, settings.identity.instance_id
+        );
+        let link = Link::new(&settings.kafka, &settings.names, &client)?;
+        let report = happenings.clone();
+        let seat = Seat::start(
+            settings.kafka.clone(),
+            &settings.application_id,
+            &settings.names,
+            move |news| drop(report.send(Happening::Seat(news))),
+        )?;
+        let report = happenings.clone();
+        let restorer = restore::start(
+            restore::Settings {
+                kafka: settings.kafka.clone(),
+                application_id: settings.application_id.clone(),
+                names: Arc::new(settings.names.clone()),
+                stores: settings.identity.stores.clone(),
+                shared: settings.shared.clone(),
+            },
+            move |done| drop(report.send(Happening::Restore(done))),
+        )?;
+        let row = Row {
+            version: VERSION,
+            incarnation: incarnation.clone(),
+            beat: 0,
+            endpoint: settings.endpoint.clone(),
+            rack: settings.rack.clone(),
+            status: Status::Present,
+            transactional_ids: (0..settings.workers)
+                .map(|worker| format!("{client}-{worker}"))
+                .collect(),
+            closed_for: 0,
+            tasks: BTreeMap::new(),
+        };
+        let mut cluster = Cluster::new(&settings.identity.instance_id, &incarnation);
+        let mut link = link;
+        // What a former incarnation announced must be known before our own row replaces it.
+        read_to_end(&mut link, &mut cluster);
+        let beats = Beats::start(
+            &settings.kafka,
+            &settings.names,
+            &settings.identity.instance_id,
+            row,
+        )?;
+        Ok(Self {
+            cluster,
+            link,
+            beats: Some(beats),
+            seat,
+            restorer,
+            settings,
+            happenings,
+            view,
+            tasks,
+            applied: Arc::default(),
+            lead: Lead::No,
+            deposed: None,
+            workers: Workers::new(),
+            ready: BTreeSet::new(),
+            held: BTreeMap::new(),
+            fenced: BTreeMap::new(),
+            fencing: BTreeSet::new(),
+            restart: BTreeMap::new(),
+            catch_up: false,
+            stop_now: Arc::default(),
+            failed: None,
+        })
+    }
+
+    pub(super) fn run(mut self, heard: &mpsc::Receiver<Happening>) -> anyhow::Result<()> {
+        self.join();
+        loop {
+            self.listen();
+            while let Ok(happening) = heard.try_recv() {
+                if matches!(happening, Happening::Stop) {
+                    return self.leave(heard);
+                }
+                self.on(happening);
+            }
+            if let Some(error) = self.failed.take() {
+                // The others take over at once; whoever looks finds the reason.
+                drop(self.leave(heard));
+                return Err(error);
+            }
+            if self.catch_up {
+                read_to_end(&mut self.link, &mut self.cluster);
+                self.catch_up = false;
+            }
+            self.restart_workers();
+            self.lead();
+            self.carry_out();
+            self.publish_view();
+        }
+    }
+
+    /// Announces this instance, then takes its transactional ids from any former incarnation.
+    fn join(&mut self) {
+        while !self.cluster.is_announced() {
+            self.listen();
+        }
+        let own: Vec<String> = (0..self.settings.workers)
+            .map(|worker| self.transactional_id(worker))
+            .collect();
+        let others: Vec<String> = self
+            .cluster
+            .former_ids()
+            .iter()
+            .filter(|id| !own.contains(id))
+            .cloned()
+            .collect();
+        for id in others {
+            link::fence(&self.settings.kafka, &id);
+        }
+        for worker in 0..self.settings.workers {
+            self.start_worker(worker);
+        }
+    }
+
+    fn transactional_id(&self, worker: u32) -> String {
+        let application_id = &self.settings.application_id;
+        let instance_id = &self.settings.identity.instance_id;
+        format!("{application_id}-{instance_id}-{worker}")
+    }
+
+    fn start_worker(&mut self, number: u32) {
+        let applied = Arc::clone(&self.applied);
+        let settings = worker::Settings {
+            kafka: self.settings.kafka.clone(),
+            application_id: self.settings.application_id.clone(),
+            names: Arc::new(self.settings.names.clone()),
+            transactional_id: self.transactional_id(number),
+            task: self.settings.task.clone(),
+            commit_interval: self.settings.commit_interval,
+            factory: Arc::clone(&self.settings.factory),
+            lookup: self.settings.lookup.clone(),
+            committed: Arc::new(move |epoch: &TaskEpoch| tell_applied(&applied, epoch)),
+            stop: Arc::clone(&self.stop_now),
+        };
+        let report = self.happenings.clone();
+        let started = worker::start(settings, move |news| {
+            drop(report.send(Happening::Worker(number, news)));
+        });
+        match started {
+            Ok(orders) => drop(self.workers.insert(number, orders)),
+            Err(error) => self.failed = Some(error),
+        }
+    }
+
+    fn restart_workers(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u32> = self
+            .restart
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in due {
+            self.restart.remove(&number);
+            self.start_worker(number);
+        }
+    }
+
+    fn listen(&mut self) {
+        let cluster = &mut self.cluster;
+        self.link
+            .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
+    }
+
+    fn on(&mut self, happening: Happening) {
+        match happening {
+            Happening::Seat(news) => self.on_seat(news),
+            Happening::Fenced(id, plan) => {
+                self.fencing.remove(&id);
+                tracing::info!(transactional_id = id, "fenced");
+                self.fenced.insert(id, plan);
+            }
+            Happening::Restore(done) => self.on_restore(done),
+            Happening::Worker(number, report) => self.on_worker(number, report),
+            Happening::Stop => {}
+        }
+    }
+
+    fn on_seat(&mut self, news: SeatNews) {
+        self.lead = match news {
+            SeatNews::Seated => {
+                tracing::info!("this instance leads");
+                // A former leader's last plan must be known before the next is made.
+                read_to_end(&mut self.link, &mut self.cluster);
+                Lead::Yes
+            }
+            SeatNews::Published => {
+                read_to_end(&mut self.link, &mut self.cluster);
+                Lead::Yes
+            }
+            SeatNews::Deposed(why) => {
+                tracing::info!(why, "this instance does not lead");
+                self.deposed = Some(Instant::now());
+                Lead::No
+            }
+        };
+    }
+
+    /// Takes the lead when nobody has it, and makes the next plan when it is time for one.
+    fn lead(&mut self) {
+        match self.lead {
+            Lead::No if self.cluster.should_take_lead() && !self.just_deposed() => {
+                self.lead = Lead::Asked;
+                self.seat.ask(Duty::TakeLead);
+            }
+            Lead::Yes => {
+                if let Some(plan) = self.cluster.next_plan(self.settings.partitions) {
+                    tracing::info!(number = plan.number, members = ?plan.members.keys(), "new plan");
+                    self.lead = Lead::Asked;
+                    self.seat.ask(Duty::Publish(Box::new(plan)));
+                }
+            }
+            Lead::No | Lead::Asked => {}
+        }
+    }
+
+    /// Who has just lost the seat lets the one who took it write its plan first.
+    fn just_deposed(&self) -> bool {
+        self.deposed
+            .is_some_and(|at| at.elapsed() < YIELD_THE_SEAT_FOR)
+    }
+
+    /// Commits and closes everything, then says goodbye.
+    fn leave(mut self, heard: &mpsc::Receiver<Happening>) -> anyhow::Result<()> {
+        let deadline = Instant::now() + STOP_WITHIN;
+        write(&self.tasks).clear();
+        let mut left = self.workers.len();
+        self.workers.clear();
+        while left > 0 {
+            let remaining = deadline.saturating_duration_since(Instant::now());
+            match heard.recv_timeout(remaining) {
+                Ok(Happening::Worker(_, Report::Ended(why))) => {
+                    if let Some(why) = why {
+                        tracing::warn!(why, "a worker did not end in order");
+                    }
+                    left -= 1;
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    self.stop_now.store(true, Ordering::Release);
+                    if let Some(beats) = self.beats.take() {
+                        // Not closed in order: the row must not say so.
+                        std::mem::forget(beats);
+                    }
+                    anyhow::bail!(
+                        "the last commit did not end in time; the next owner resolves it"
+                    );
+                }
+            }
+        }
+        if let Some(beats) = self.beats.take() {
+            beats.update(|row| {
+                row.status = Status::Left;
+                row.tasks.clear();
+                row.closed_for = PlanNumber::MAX;
+            });
+        }
+        tracing::info!("left the application");
+        Ok(())
+    }
+}
+
+fn hear(cluster: &mut Cluster, news: News) {
+    match news {
+        News::Row(id, row) => cluster.on_row(&id, row),
+        News::Plan(plan) => cluster.on_plan(plan),
+    }
+}
+
+/// Reads both topics to their ends, for as long as that takes: to go on without would be to guess.
+fn read_to_end(link: &mut Link, cluster: &mut Cluster) {
+    while let Err(error) = link.read_to_end(READ_TO_END, &mut |news| hear(cluster, news)) {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "membership topics not read yet"
+        );
+    }
+}
+
+fn tell_applied(applied: &RwLock<BTreeMap<u32, watch::Sender<i64>>>, epoch: &TaskEpoch) {
+    metrics::counter!("records_processed_total").increment(epoch.records);
+    if let Some(offset) = epoch.next_offset
+        && let Some(sender) = read(applied).get(&epoch.partition)
+    {
+        sender.send_replace(offset);
+    }
+}
+
+pub(super) fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+pub(super) fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

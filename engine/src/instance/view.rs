@@ -1,0 +1,70 @@
+//! What an instance shows of itself and the cluster.
+
+use super::conductor::{Conductor, Phase, read};
+use crate::{
+    membership::Status,
+    processor::Processor,
+    query::{InstanceView, TaskView, View},
+};
+
+impl<P: Processor> Conductor<P> {
+    pub(super) fn publish_view(&self) {
+        let plan = self.cluster.plan();
+        let running = |partition: u32, owner: Option<&String>| {
+            let owner = owner?;
+            let (_, row, _) = self.cluster.members().find(|(id, _, _)| *id == owner)?;
+            Some(row.tasks.get(&partition)?.running)
+        };
+        let tasks = plan.iter().flat_map(|plan| (0u32..).zip(&plan.tasks));
+        let view = View {
+            instance: self.settings.identity.instance_id.clone(),
+            application_id: self.settings.application_id.clone(),
+            plan: plan.map_or(0, |plan| plan.number),
+            leader: plan.map(|plan| plan.leader.clone()),
+            partitions: self.settings.partitions,
+            instances: self
+                .cluster
+                .members()
+                .filter(|(_, row, _)| row.status == Status::Present)
+                .map(|(id, row, present)| InstanceView {
+                    id: id.clone(),
+                    endpoint: row.endpoint.clone(),
+                    rack: row.rack.clone(),
+                    present,
+                })
+                .collect(),
+            tasks: tasks
+                .map(|(partition, task)| TaskView {
+                    partition,
+                    owner: task.owner.clone(),
+                    running: running(partition, task.owner.as_ref()).unwrap_or(false),
+                })
+                .collect(),
+            not_ready: self.not_ready(),
+        };
+        self.view.send_if_modified(|current| {
+            let changed = *current != view;
+            *current = view;
+            changed
+        });
+        metrics::gauge!("tasks_running").set(f64::from(
+            u32::try_from(read(&self.tasks).len()).unwrap_or(u32::MAX),
+        ));
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        if !self.cluster.is_member() {
+            return Some("the plan in force was made without this instance".into());
+        }
+        if self.ready.len() < self.settings.workers as usize {
+            return Some("a worker is still initialising its producer".into());
+        }
+        let mine = self.cluster.mine();
+        let running = |partition: &&u32| {
+            let held = self.held.get(partition);
+            held.is_some_and(|held| held.phase == Phase::Running)
+        };
+        let missing = mine.len() - mine.keys().filter(running).count();
+        (missing > 0).then(|| format!("{missing} of {} tasks are not running yet", mine.len()))
+    }
+}
