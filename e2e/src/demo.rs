@@ -95,7 +95,7 @@ async fn play(args: &Args, narrator: &mut Narrator) -> Result<ExitCode> {
     if seen && !args.once {
         afterwards::invite(&app, &cast, narrator).await?;
         shutdown.cancelled().await;
-        narrator.note("");
+        println!();
     }
     let stopped = stop(cast, acquired, narrator).await;
     if stopped.is_err() {

@@ -3,7 +3,6 @@
 use anyhow::{Result, ensure};
 use common::schema::{Basis, State, UNDETERMINED};
 use devkit::mail::Message;
-use reqwest::Method;
 
 use super::cast::{AGENTS, BLOG, Cast, SHOP, SITES};
 use super::narrator::{Narrator, seconds};
@@ -124,14 +123,9 @@ async fn mail(cast: &Cast, narrator: &mut Narrator, title: &str, verdict: &str) 
 async fn any_instance(cast: &Cast, narrator: &mut Narrator) -> Result<()> {
     narrator.chapter("Any instance answers for any site");
     let apis = cast.apis().await?;
-    let path = format!("/v1/objects/{SHOP}");
-    let same = async {
-        let a = apis[0].request(Method::GET, &path, None).await?;
-        let b = apis[1].request(Method::GET, &path, None).await?;
-        ensure!(a.status.is_success() && a == b, "a: {a:?}, b: {b:?}");
-        Ok(())
-    };
-    let what = format!("GET {path} is the same at a and at b");
+    let same =
+        async { takeover::goes_on(&apis[0].state(SHOP).await?, &apis[1].state(SHOP).await?) };
+    let what = format!("GET /v1/objects/{SHOP} is the same at a and at b");
     narrator.step(&what, same).await?;
     let owner = async {
         let (a, b) = (apis[0].cluster().await?, apis[1].cluster().await?);
