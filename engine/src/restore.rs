@@ -73,6 +73,8 @@ struct Progress {
     position: i64,
     restored: u64,
     at_end: bool,
+    /// Is its changelog being read?
+    assigned: bool,
     started: Instant,
 }
 
@@ -169,23 +171,27 @@ impl Restorer {
             position,
             restored: 0,
             at_end: false,
+            assigned: false,
             started: Instant::now(),
         };
         self.active.insert(partition, progress);
     }
 
     fn cancel(&mut self, partition: u32) {
-        if self
-            .active
-            .remove(&partition)
-            .is_some_and(|p| p.end.is_some())
-        {
-            drop(
-                self.fetcher
-                    .unassign(&self.settings.names.changelog, partition),
-            );
-        }
+        drop(self.take(partition));
         (self.done)(Done::Cancelled(partition));
+    }
+
+    /// Ends the work on a partition.
+    fn take(&mut self, partition: u32) -> Option<Progress> {
+        let progress = self.active.remove(&partition)?;
+        if progress.assigned {
+            let topic = &self.settings.names.changelog;
+            if let Err(error) = self.fetcher.unassign(topic, partition) {
+                tracing::warn!(partition, %error, "the changelog is still being fetched");
+            }
+        }
+        Some(progress)
     }
 
     /// Finds the end of each changelog partition that has no open transaction, and starts reading.
@@ -245,6 +251,7 @@ impl Restorer {
             return Ok(());
         }
         self.fetcher.assign(&topic, partition, position.max(low))?;
+        progress.assigned = true;
         Ok(())
     }
 
@@ -323,11 +330,7 @@ impl Restorer {
     }
 
     fn hand_over(&mut self, partition: u32, offset: i64) {
-        drop(
-            self.fetcher
-                .unassign(&self.settings.names.changelog, partition),
-        );
-        let Some(progress) = self.active.remove(&partition) else {
+        let Some(progress) = self.take(partition) else {
             return;
         };
         metrics::counter!("restored_records_total").increment(progress.restored);

@@ -178,7 +178,12 @@ impl<P: Processor> Conductor<P> {
 
     pub(super) fn on_worker(&mut self, number: u32, report: Report) {
         match report {
-            Report::Ready => drop(self.ready.insert(number)),
+            Report::Ready => {
+                self.ready.insert(number);
+                // Whoever fenced the former producer did so for a plan that is written by now, and
+                // that must be read before this producer, which is not fenced, is used.
+                self.catch_up = true;
+            }
             Report::Running(partition) => {
                 if let Some(held) = self.held.get_mut(&partition)
                     && held.phase == Phase::Opening
@@ -191,8 +196,6 @@ impl<P: Processor> Conductor<P> {
                 let why = why.unwrap_or_default();
                 tracing::warn!(worker = number, why, "worker ended: its tasks start again");
                 self.lose_worker(number);
-                // What was decided while we were out of it must be known before we go on.
-                self.catch_up = true;
                 self.restart.insert(number, Instant::now() + RESTART_AFTER);
             }
         }
