@@ -18,18 +18,17 @@ use rdkafka::consumer::Consumer as _;
 use crate::{
     commit::{Committer, Outcome},
     epoch::{Epoch, TaskEpoch},
-    fetch::{Fetched, Fetcher},
-    intake::SourceRecord,
+    fetch::Fetcher,
     lookup::Lookup,
-    processor::{Failure, Processor},
+    processor::Processor,
     store::Store,
-    task::{self, Progress, Task},
+    task::{self, Task},
 };
+
+mod turn;
 
 /// Messages taken from librdkafka at a time.
 const BATCH: usize = 1_000;
-/// An epoch that has as many records is not filled further while the one before is under way.
-const EPOCH_RECORDS: u64 = 200_000;
 
 /// What a worker is asked to do.
 pub enum Order {
@@ -88,18 +87,10 @@ pub struct Settings<P> {
     pub stop: Arc<AtomicBool>,
 }
 
-/// A record kept back until its schema is known.
-struct Kept {
-    offset: i64,
-    timestamp_ms: Option<i64>,
-    key: Option<Vec<u8>>,
-    value: Option<Vec<u8>>,
-}
-
 struct Running<P: Processor> {
     task: Task<P>,
     /// Records that wait for a schema, and whatever was read behind them.
-    kept: VecDeque<Kept>,
+    kept: VecDeque<turn::Kept>,
 }
 
 struct Worker<P: Processor> {
@@ -268,193 +259,6 @@ impl<P: Processor> Worker<P> {
             .unassign(&self.settings.names.reports, partition)
             .map_err(|e| format!("unassign partition {partition}: {e}"))
     }
-
-    /// One round: news of the commit, timers, records, perhaps a cut.
-    fn turn(&mut self) -> Result<(), Ended> {
-        if self.committing
-            && let Ok(outcome) = self.outcomes.try_recv()
-        {
-            self.hear(outcome)?;
-        }
-        let now_ms = now_ms();
-        for running in self.tasks.values_mut() {
-            running.task.fire_timers(now_ms).map_err(fatal)?;
-        }
-        self.offer_kept(now_ms)?;
-        self.read(now_ms)?;
-        if !self.committing && self.last_cut.elapsed() >= self.settings.commit_interval {
-            self.cut()?;
-        }
-        Ok(())
-    }
-
-    fn read(&mut self, now_ms: i64) -> Result<(), Ended> {
-        let left = self
-            .settings
-            .commit_interval
-            .saturating_sub(self.last_cut.elapsed());
-        let timeout = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
-        let pending: u64 = self.tasks.values().map(|r| r.task.pending()).sum();
-        if pending >= EPOCH_RECORDS && self.committing {
-            // Back-pressure: the broker is slower than we are.
-            match self.outcomes.recv_timeout(timeout) {
-                Ok(outcome) => return self.hear(outcome),
-                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err("the committer has ended".into());
-                }
-            }
-        }
-        let batch = self.fetcher.next(timeout);
-        for fetched in batch.iter() {
-            match fetched {
-                Fetched::Record(partition, record) => {
-                    let Some(running) = self.tasks.get_mut(&partition) else {
-                        continue;
-                    };
-                    if !running.kept.is_empty() {
-                        running.kept.push_back(keep(&record));
-                        continue;
-                    }
-                    let progress = running
-                        .task
-                        .process(&record, &mut self.settings.lookup, now_ms);
-                    if let Progress::NeedsSchema(id) = progress.map_err(fatal)? {
-                        tracing::debug!(partition, id, "records wait for a schema");
-                        running.kept.push_back(keep(&record));
-                    }
-                }
-                Fetched::End(_) => {}
-                Fetched::Trouble(code, text) => tracing::debug!(?code, text, "source"),
-            }
-        }
-        drop(batch);
-        self.pace()
-    }
-
-    /// A partition whose records wait is not fetched any further.
-    fn pace(&mut self) -> Result<(), Ended> {
-        let topic = &self.settings.names.reports;
-        for (partition, running) in &self.tasks {
-            if running.kept.len() >= BATCH {
-                self.fetcher
-                    .set_paused(topic, *partition, true)
-                    .map_err(|e| format!("pause partition {partition}: {e}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Offers records again that waited for a schema.
-    fn offer_kept(&mut self, now_ms: i64) -> Result<(), Ended> {
-        for (partition, running) in &mut self.tasks {
-            if running.kept.is_empty() {
-                continue;
-            }
-            while let Some(kept) = running.kept.front() {
-                let record = SourceRecord {
-                    offset: kept.offset,
-                    timestamp_ms: kept.timestamp_ms,
-                    key: kept.key.as_deref(),
-                    value: kept.value.as_deref(),
-                };
-                let progress = running
-                    .task
-                    .process(&record, &mut self.settings.lookup, now_ms)
-                    .map_err(fatal)?;
-                if progress != Progress::Done {
-                    break;
-                }
-                running.kept.pop_front();
-            }
-            if running.kept.is_empty() {
-                self.fetcher
-                    .set_paused(&self.settings.names.reports, *partition, false)
-                    .map_err(|e| format!("resume partition {partition}: {e}"))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Ends the epoch and hands it to the committer, if anything happened.
-    fn cut(&mut self) -> Result<(), Ended> {
-        self.last_cut = Instant::now();
-        let tasks: Vec<_> = self
-            .tasks
-            .values_mut()
-            .filter_map(|running| running.task.cut())
-            .collect();
-        if tasks.is_empty() {
-            return Ok(());
-        }
-        self.committing = true;
-        self.epochs
-            .send(Epoch { tasks })
-            .map_err(|_| "the committer has ended".to_owned())
-    }
-
-    /// Commits until nothing is left to commit.
-    fn settle(&mut self) -> Result<(), Ended> {
-        loop {
-            while self.committing {
-                let outcome = self.outcomes.recv();
-                self.hear(outcome.map_err(|_| "the committer has ended".to_owned())?)?;
-            }
-            self.cut()?;
-            if !self.committing {
-                return Ok(());
-            }
-        }
-    }
-
-    fn hear(&mut self, outcome: Outcome) -> Result<(), Ended> {
-        self.committing = false;
-        match outcome {
-            Outcome::Committed => {
-                for running in self.tasks.values_mut() {
-                    running.task.committed();
-                }
-                Ok(())
-            }
-            Outcome::Aborted(why) => {
-                tracing::warn!(
-                    why,
-                    "transaction aborted: reading again from the last commit"
-                );
-                self.rewind()
-            }
-            Outcome::Lost(why) => Err(why),
-        }
-    }
-
-    fn rewind(&mut self) -> Result<(), Ended> {
-        let topic = self.settings.names.reports.clone();
-        for (partition, running) in &mut self.tasks {
-            running.task.abandon();
-            running.kept.clear();
-            let offset = running.task.committed_offset();
-            self.fetcher
-                .unassign(&topic, *partition)
-                .and_then(|()| self.fetcher.assign(&topic, *partition, offset))
-                // It may have been paused while records waited for a schema.
-                .and_then(|()| self.fetcher.set_paused(&topic, *partition, false))
-                .map_err(|e| format!("rewind partition {partition}: {e}"))?;
-        }
-        Ok(())
-    }
-}
-
-fn keep(record: &SourceRecord<'_>) -> Kept {
-    Kept {
-        offset: record.offset,
-        timestamp_ms: record.timestamp_ms,
-        key: record.key.map(<[u8]>::to_vec),
-        value: record.value.map(<[u8]>::to_vec),
-    }
-}
-
-fn fatal(failure: Failure) -> Ended {
-    failure.to_string()
 }
 
 fn flush(store: &Store) -> Result<(), Ended> {

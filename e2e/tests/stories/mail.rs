@@ -2,7 +2,10 @@
 
 use anyhow::{Result, ensure};
 use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
-use devkit::{Answer, MailCatcher, MailOptions, mail::At};
+use devkit::{
+    Answer, MailCatcher, MailOptions,
+    mail::{At, Tls},
+};
 use e2e::{Application, PATIENCE, Service, story, until};
 
 use crate::report;
@@ -176,4 +179,50 @@ async fn a_refused_mail_is_a_dead_letter_and_the_others_go_on() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// Over TLS, with a password from a file, trusting only the server's own authority.
+async fn mails_over(name: &str, tls: Tls, scheme: &str) -> Result<()> {
+    story(name, async |app| {
+        let service = app.state_service("a", &[])?;
+        service.ready().await?;
+        let catcher = MailCatcher::start(MailOptions {
+            tls,
+            credentials: Some(("alerts".into(), "correct horse".into())),
+            ..MailOptions::default()
+        })
+        .await?;
+        let folder = app.folder();
+        let password = folder.join("password").display().to_string();
+        std::fs::write(&password, "correct horse\n")?;
+        let ca = folder.join("ca.pem").display().to_string();
+        std::fs::write(&ca, catcher.ca_pem().unwrap_or_default())?;
+        let url = format!("{scheme}://localhost:{}", catcher.port());
+        let flags = [
+            ("smtp-user", "alerts"),
+            ("smtp-password-file", password.as_str()),
+            ("smtp-ca-file", ca.as_str()),
+            ("retry-pause", "50ms"),
+        ];
+        let _notifier = app.notifier("notifier", &url, ROUTES, &flags)?;
+        all_say(app, Clear, 1).await?;
+        verdict_is(&service, "CLEAR").await?;
+        all_say(app, UnderAttack, 2).await?;
+        for mail in catcher.wait_for_count(2, PATIENCE).await? {
+            ensure!(mail.encrypted, "{mail:?}");
+            ensure!(mail.user.as_deref() == Some("alerts"), "{:?}", mail.user);
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_go_out_by_starttls() -> Result<()> {
+    mails_over("starttls", Tls::Required, "smtp+starttls").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_go_out_by_implicit_tls() -> Result<()> {
+    mails_over("smtps", Tls::Implicit, "smtps").await
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod cluster;
 mod config;
+mod connections;
 mod mail;
 mod outages;
 mod python;
