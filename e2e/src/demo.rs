@@ -23,7 +23,7 @@ use narrator::Narrator;
 /// Show the main job on this machine, from the reports of agents to the mail
 ///
 /// Starts Apache Kafka, a schema registry, a mail server that keeps what it gets, two state-services, a notifier
-/// and agents; nothing has to be installed but a network for the first download. Then tells a story and checks
+/// and agents. Nothing has to be installed: the first run downloads the servers. Then it tells a story and checks
 /// each step of it: reports are counted; a site comes under attack, the vote turns and a mail comes; any instance
 /// answers for any site; an operator overrides a vote; the owner of the site is killed with SIGKILL and the other
 /// instance goes on with the very same state; the attack ends, and a second mail comes. Afterwards everything
