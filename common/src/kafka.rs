@@ -44,13 +44,13 @@ pub struct Context;
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
-            // librdkafka tries again by itself; what cannot be mended comes back as an error.
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-                tracing::error!(facility, message, "librdkafka");
-            }
-            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
-                tracing::warn!(facility, message, "librdkafka");
-            }
+            // librdkafka tries again by itself; what it cannot mend comes back as an error of a
+            // call, and is logged where that is handled. To be fenced, for one, is no error here.
+            RDKafkaLogLevel::Emerg
+            | RDKafkaLogLevel::Alert
+            | RDKafkaLogLevel::Critical
+            | RDKafkaLogLevel::Error
+            | RDKafkaLogLevel::Warning => tracing::warn!(facility, message, "librdkafka"),
             _ => tracing::debug!(facility, message, "librdkafka"),
         }
     }

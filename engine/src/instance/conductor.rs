@@ -312,7 +312,7 @@ impl<P: Processor> Conductor<P> {
             }
             Lead::Yes => {
                 if let Some(plan) = self.cluster.next_plan(self.settings.partitions) {
-                    tracing::info!(number = plan.number, members = ?plan.members.keys(), "new plan");
+                    tracing::info!(number = plan.number, members = ?plan.members.keys(), "writing a plan");
                     self.lead = Lead::Asked;
                     self.seat.ask(Duty::Publish(Box::new(plan)));
                 }

@@ -7,7 +7,8 @@ use super::{
     object::{OverrideRow, Stored, verdict_at},
 };
 
-/// The state of an object as it is published; `None` before its first decision.
+/// The state of an object, with the votes that are fresh in `stored`: in a published record those of
+/// the transition, in an answer to a query those of now. `None` before its first decision.
 #[must_use]
 pub fn state<S: Scenario>(object_id: &str, stored: &Stored) -> Option<State> {
     let current = stored.current.as_ref()?;
