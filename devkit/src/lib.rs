@@ -20,6 +20,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 mod servers;
+pub mod tls;
 
 pub use cache::Cache;
 pub use java::Java;

@@ -8,7 +8,6 @@
 mod dots;
 mod message;
 mod session;
-mod tls;
 mod wire;
 
 use std::collections::{BTreeSet, VecDeque};
@@ -24,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use self::message::Store;
 pub use self::message::{Attempt, Message, Outcome};
-use self::tls::Certificate;
+use crate::tls::Certificate;
 
 /// How to start a [`MailCatcher`]. The default: a free port, a temporary folder, no TLS, anybody may send.
 #[derive(Clone, Debug, Default)]

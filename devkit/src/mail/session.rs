@@ -6,9 +6,9 @@ use anyhow::{Result, bail};
 use tokio::net::TcpStream;
 
 use super::message::{Attempt, Outcome, Received};
-use super::tls::Certificate;
 use super::wire::Wire;
 use super::{Answer, At, Shared, Tls};
+use crate::tls::Certificate;
 
 struct Session<'a> {
     shared: &'a Shared,

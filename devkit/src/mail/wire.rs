@@ -7,7 +7,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWrite
 use tokio::net::TcpStream;
 
 use super::dots::Body;
-use super::tls::Certificate;
+use crate::tls::Certificate;
 
 /// A command line is at most 512 bytes by the book; authentication may take longer ones.
 const MAX_LINE: u64 = 16 << 10;

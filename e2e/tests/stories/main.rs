@@ -9,6 +9,7 @@ mod connections;
 mod mail;
 mod outages;
 mod python;
+mod registry;
 mod rest;
 mod sample;
 

@@ -16,10 +16,11 @@ use tokio_native_tls::TlsAcceptor;
 const DAYS: u32 = 30;
 
 /// A server's certificate for `localhost` and `127.0.0.1`.
-pub(super) struct Certificate {
+pub struct Certificate {
     /// The authority's certificate.
-    pub(super) ca_pem: String,
-    pub(super) acceptor: TlsAcceptor,
+    pub ca_pem: String,
+    /// Takes connections with the server's certificate.
+    pub acceptor: TlsAcceptor,
 }
 
 impl std::fmt::Debug for Certificate {
@@ -30,7 +31,10 @@ impl std::fmt::Debug for Certificate {
 
 impl Certificate {
     /// Makes an authority and a certificate signed by it.
-    pub(super) fn make() -> Result<Self> {
+    ///
+    /// # Errors
+    /// OpenSSL refuses.
+    pub fn make() -> Result<Self> {
         let (chain, key, ca_pem) = signed().context("cannot make a certificate")?;
         let identity = native_tls::Identity::from_pkcs8(&chain, &key)?;
         let acceptor = native_tls::TlsAcceptor::new(identity)?.into();
@@ -43,7 +47,7 @@ type Key = PKey<Private>;
 /// The server's chain, its key, and the authority, each as PEM.
 fn signed() -> Result<(Vec<u8>, Vec<u8>, String)> {
     let ca_key = key()?;
-    let ca_name = name("devkit mail catcher: authority of one run")?;
+    let ca_name = name("devkit: authority of one run")?;
     let mut ca = builder(&ca_name, &ca_name, &ca_key)?;
     ca.append_extension(BasicConstraints::new().critical().ca().build()?)?;
     ca.append_extension(
