@@ -61,14 +61,7 @@ async fn without_kafka_it_says_so_and_goes_on_when_it_is_back() -> Result<()> {
     kafka.stop_broker(0).await?;
     let mut service = app.state_service("a", &[("quorum", "1")])?;
     let api = service.api().await?;
-    let look = async || api.request(Method::GET, "/readyz", None).await;
-    until("not ready, and why", PATIENCE, look, |answer| {
-        answer.status == StatusCode::SERVICE_UNAVAILABLE
-            && answer.body["detail"]
-                .as_str()
-                .is_some_and(|d| d.contains("Kafka"))
-    })
-    .await?;
+    says_why(&api).await?;
     kafka.start_broker(0).await?;
     service.ready().await?;
     let topics = app.topics()?;
@@ -82,7 +75,9 @@ async fn without_kafka_it_says_so_and_goes_on_when_it_is_back() -> Result<()> {
     // And again, while it runs. Reads go on meanwhile.
     kafka.stop_broker(0).await?;
     ensure!(api.state(SITE).await?.verdict == "CLEAR");
+    says_why(&api).await?;
     kafka.start_broker(0).await?;
+    service.ready().await?;
     topics
         .report(&report("news.example.com", "waf-1", Clear, 1))
         .await?;
@@ -92,6 +87,17 @@ async fn without_kafka_it_says_so_and_goes_on_when_it_is_back() -> Result<()> {
     })
     .await?;
     ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    Ok(())
+}
+
+/// Waits until `/readyz` blames Kafka.
+async fn says_why(api: &e2e::Api) -> Result<()> {
+    let look = async || api.request(Method::GET, "/readyz", None).await;
+    until("not ready, and why", PATIENCE, look, |answer| {
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        answer.status == StatusCode::SERVICE_UNAVAILABLE && detail.contains("Kafka")
+    })
+    .await?;
     Ok(())
 }
 

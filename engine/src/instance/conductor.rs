@@ -76,6 +76,8 @@ pub(super) struct Conductor<P> {
     seat: Seat,
     lead: Lead,
     deposed: Option<Instant>,
+    /// Our last beat that came back, and when it did.
+    pub(super) heard: (u64, Instant),
     pub(super) restorer: mpsc::Sender<Job>,
     pub(super) workers: Workers,
     /// Workers that take orders.
@@ -158,6 +160,7 @@ impl<P: Processor> Conductor<P> {
             applied: Arc::default(),
             lead: Lead::No,
             deposed: None,
+            heard: (0, Instant::now()),
             workers: Workers::new(),
             ready: BTreeSet::new(),
             held: BTreeMap::new(),
@@ -267,6 +270,9 @@ impl<P: Processor> Conductor<P> {
         let cluster = &mut self.cluster;
         self.link
             .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
+        if self.cluster.own_beat() > self.heard.0 {
+            self.heard = (self.cluster.own_beat(), Instant::now());
+        }
     }
 
     fn on(&mut self, happening: Happening) {

@@ -1,11 +1,16 @@
 //! What an instance shows of itself and the cluster.
 
+use std::time::Duration;
+
 use super::conductor::{Conductor, Phase, read};
 use crate::{
     membership::Status,
     processor::Processor,
     query::{InstanceView, TaskView, View},
 };
+
+/// Beats come every 400 ms; after this time without one, the brokers are taken to be away.
+const SILENT_AFTER: Duration = Duration::from_secs(4);
 
 impl<P: Processor> Conductor<P> {
     pub(super) fn publish_view(&self) {
@@ -53,6 +58,9 @@ impl<P: Processor> Conductor<P> {
     }
 
     fn not_ready(&self) -> Option<String> {
+        if self.heard.1.elapsed() > SILENT_AFTER {
+            return Some("Kafka does not answer: this instance's beats do not come back".into());
+        }
         if !self.cluster.is_member() {
             return Some("the plan in force was made without this instance".into());
         }

@@ -104,6 +104,12 @@ impl Cluster {
         }
     }
 
+    /// The last beat of our own that came back: as long as it grows, the brokers answer.
+    #[must_use]
+    pub fn own_beat(&self) -> u64 {
+        self.beat
+    }
+
     /// A plan was read from `plans`.
     pub fn on_plan(&mut self, plan: Plan) {
         if self.plan.as_ref().is_none_or(|p| p.number < plan.number) {
