@@ -47,6 +47,7 @@ impl Lookup {
     }
 
     fn ask(&self, id: u32) {
+        tracing::info!(id, "records wait for their schema");
         let registry = self.registry.clone();
         let answers = Arc::clone(&self.answers);
         self.runtime.spawn(async move {
@@ -62,7 +63,7 @@ impl Lookup {
                         return;
                     }
                     Err(error) => {
-                        tracing::warn!(%error, id, "records wait for their schema");
+                        tracing::warn!(%error, id, "the registry does not tell the schema yet");
                     }
                 }
                 tokio::time::sleep(pause).await;
