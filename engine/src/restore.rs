@@ -19,7 +19,8 @@ use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
 use crate::{
     epoch::Row,
     fetch::{Fetched, Fetcher},
-    store::{self, Shared, Store},
+    store::{self, Folder, Reason, Shared, Store},
+    worker::now_ms,
 };
 
 const CALL: Duration = Duration::from_secs(5);
@@ -157,9 +158,17 @@ impl Restorer {
     }
 
     fn open_store(&self, partition: u32) -> Result<Arc<Store>, store::Error> {
-        let settings = &self.settings;
-        let id = &settings.application_id;
-        Store::open(&settings.shared, &settings.stores, id, partition).map(Arc::new)
+        self.folder().open(partition, now_ms()).map(Arc::new)
+    }
+
+    fn folder(&self) -> Folder {
+        let Settings {
+            application_id,
+            stores,
+            shared,
+            ..
+        } = &self.settings;
+        Folder::new(shared.clone(), stores.clone(), application_id.clone())
     }
 
     fn begin_with(&mut self, partition: u32, store: Arc<Store>, position: i64) {
@@ -233,15 +242,13 @@ impl Restorer {
             return Ok(());
         };
         let position = progress.position;
-        if position > high || (position > 0 && position < low) {
-            tracing::warn!(
-                partition,
-                position,
-                low,
-                high,
-                "the store is not of this changelog: restoring from its beginning"
-            );
-            self.start_afresh(partition);
+        let why = format!("its position is {position}, the changelog has {low} to {high}");
+        if position > high {
+            self.start_afresh(partition, Reason::BeyondEnd, &why);
+            return Ok(());
+        }
+        if position > 0 && position < low {
+            self.start_afresh(partition, Reason::BeforeStart, &why);
             return Ok(());
         }
         progress.end = Some(high);
@@ -255,11 +262,11 @@ impl Restorer {
         Ok(())
     }
 
-    fn start_afresh(&mut self, partition: u32) {
+    fn start_afresh(&mut self, partition: u32, reason: Reason, why: &str) {
         // Closes the old store, if no query holds it.
         self.active.remove(&partition);
-        let opened = Store::destroy(&self.settings.stores, partition)
-            .and_then(|()| self.open_store(partition));
+        let aside = self.folder().set_aside(partition, reason, why);
+        let opened = aside.and_then(|()| self.open_store(partition));
         match opened {
             Ok(store) => self.begin_with(partition, store, 0),
             Err(error) => (self.done)(Done::Failed(partition, error)),
@@ -333,6 +340,7 @@ impl Restorer {
         let Some(progress) = self.take(partition) else {
             return;
         };
+        progress.store.complete_at(now_ms());
         metrics::counter!("restored_records_total").increment(progress.restored);
         tracing::info!(
             partition,
