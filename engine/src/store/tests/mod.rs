@@ -3,6 +3,7 @@ use std::path::Path;
 use super::*;
 
 mod damage;
+mod full;
 
 fn row(key: &str, value: Option<&str>) -> Row {
     (
