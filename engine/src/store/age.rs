@@ -9,9 +9,8 @@
 /// deletions are kept: clocks differ, and reading on takes its time too.
 pub const MAX_OFFLINE_MS: i64 = 22 * 60 * 60 * 1000;
 
-/// A store in use counts as complete from one look at it to the next, if no more than this has
-/// passed. A process that stood still for longer (a machine asleep) may have lost its tasks.
-const LOOKED_AT_MS: i64 = 10 * 60 * 1000;
+/// Clocks may differ by so much.
+const SKEW_MS: i64 = 10 * 60 * 1000;
 
 /// May a store that was last complete at `complete_ms` lack deletions by now?
 #[must_use]
@@ -20,20 +19,9 @@ pub fn too_old(complete_ms: Option<i64>, now_ms: i64) -> bool {
         // A time to come was written by a clock that was wrong: nobody knows.
         Some(complete_ms) => {
             let age_ms = now_ms.saturating_sub(complete_ms);
-            !(-LOOKED_AT_MS..=MAX_OFFLINE_MS).contains(&age_ms)
+            !(-SKEW_MS..=MAX_OFFLINE_MS).contains(&age_ms)
         }
         None => true,
-    }
-}
-
-/// When a store in use was last complete, as of a look at `now_ms`.
-#[must_use]
-pub fn looked_at(complete_ms: i64, now_ms: i64) -> i64 {
-    let gap_ms = now_ms.saturating_sub(complete_ms);
-    if (-LOOKED_AT_MS..=LOOKED_AT_MS).contains(&gap_ms) {
-        now_ms
-    } else {
-        complete_ms
     }
 }
 
@@ -61,21 +49,6 @@ mod tests {
         ];
         for (complete, expected) in cases {
             assert_eq!(too_old(complete, now), expected, "{complete:?}");
-        }
-    }
-
-    #[test]
-    fn a_store_in_use_stays_complete_unless_the_process_stood_still() {
-        let now = 1000 * HOUR;
-        let cases = [
-            (now - 1000, now),
-            (now - LOOKED_AT_MS, now),
-            (now - LOOKED_AT_MS - 1, now - LOOKED_AT_MS - 1),
-            (now + 1000, now),
-            (now + HOUR, now + HOUR),
-        ];
-        for (complete, expected) in cases {
-            assert_eq!(looked_at(complete, now), expected, "{complete}");
         }
     }
 }

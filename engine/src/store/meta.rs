@@ -3,7 +3,7 @@
 
 use std::sync::atomic::Ordering;
 
-use rocksdb::{IteratorMode, WriteBatch, WriteOptions};
+use rocksdb::{IteratorMode, WriteBatch};
 
 use super::{Error, Store};
 
@@ -21,9 +21,7 @@ impl Store {
             if !self.is_empty()? {
                 return Err(self.damaged("it does not say whose it is".into()));
             }
-            let mut batch = WriteBatch::default();
-            batch.put_cf(self.meta(), IDENTITY, expected.as_bytes());
-            self.write(batch)?;
+            self.write_meta(IDENTITY, expected.as_bytes())?;
             // On disk before any row is: a row without an identity is damage.
             return self.flush();
         };
@@ -77,11 +75,15 @@ impl Store {
         if complete_ms == NEVER {
             return Ok(());
         }
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        let value = complete_ms.to_be_bytes();
-        let put = self.db.put_cf_opt(self.meta(), COMPLETE, value, &options);
-        put.map_err(|e| self.error(e))
+        self.write_meta(COMPLETE, &complete_ms.to_be_bytes())
+    }
+
+    fn write_meta(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.write(|| {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.meta(), key, value);
+            batch
+        })
     }
 
     pub(super) fn number(&self, key: &[u8]) -> Result<Option<i64>, Error> {

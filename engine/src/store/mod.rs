@@ -31,7 +31,7 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-pub use age::{MAX_OFFLINE_MS, looked_at, too_old};
+pub use age::{MAX_OFFLINE_MS, too_old};
 pub use batch::Batch;
 pub use error::{Error, Trouble};
 pub use folder::{Folder, Reason};
@@ -45,6 +45,8 @@ pub const TIMER: u8 = b't';
 const META: &str = "meta";
 /// A store that changed is flushed this often, so that a crash replays a bounded delta.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// RocksDB's memory is full: pause before the next try.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(2);
 /// A store that does not change says this often that it is still complete.
 const SAY_COMPLETE_EVERY_MS: i64 = 60 * 60 * 1000;
 /// The file that says why a store must not be opened again.
@@ -124,29 +126,45 @@ impl Store {
     /// What RocksDB says, also of a write in the background that failed since; then nothing of it
     /// is written.
     pub fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        for (key, value) in rows {
-            batch.put(key, value.as_deref());
-        }
-        self.apply_batch(batch, position)
+        self.write(|| {
+            let mut batch = Batch::default();
+            for (key, value) in rows {
+                batch.put(key, value.as_deref());
+            }
+            batch
+                .0
+                .put_cf(self.meta(), POSITION, position.to_be_bytes());
+            batch.0
+        })
     }
 
     /// As [`Self::apply`], for rows that were collected one by one.
     ///
     /// # Errors
     /// As for [`Self::apply`].
-    pub fn apply_batch(&self, batch: Batch, position: i64) -> Result<(), Error> {
-        let mut rows = batch.0;
-        rows.put_cf(self.meta(), POSITION, position.to_be_bytes());
-        self.write(rows)
+    pub fn apply_batch(&self, mut batch: Batch, position: i64) -> Result<(), Error> {
+        batch
+            .0
+            .put_cf(self.meta(), POSITION, position.to_be_bytes());
+        self.write(|| WriteBatch::from_data(batch.0.data()))
     }
 
-    fn write(&self, batch: WriteBatch) -> Result<(), Error> {
+    /// Writes a batch, and makes it again if RocksDB cannot take it yet because its memory is full.
+    /// RocksDB itself must not wait for that: in 11.8, a writer that waits and RocksDB's own recovery
+    /// from a full disk wait for each other for ever.
+    fn write(&self, make: impl Fn() -> WriteBatch) -> Result<(), Error> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
-        self.db
-            .write_opt(batch, &options)
-            .map_err(|e| self.error(e))?;
+        options.set_no_slowdown(true);
+        loop {
+            match self.db.write_opt(make(), &options) {
+                Ok(()) => break,
+                Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => {
+                    std::thread::sleep(WRITE_AGAIN_AFTER);
+                }
+                Err(error) => return Err(self.error(error)),
+            }
+        }
         self.dirty.store(true, Ordering::Release);
         Ok(())
     }
@@ -185,23 +203,26 @@ impl Store {
     pub fn flush(&self) -> Result<(), Error> {
         let complete_ms = self.complete_ms.load(Ordering::Acquire);
         let said_ms = self.complete_on_disk_ms.load(Ordering::Acquire);
-        let changed = self.dirty.swap(false, Ordering::AcqRel);
-        if !changed && complete_ms.saturating_sub(said_ms) < SAY_COMPLETE_EVERY_MS {
+        let say = complete_ms.saturating_sub(said_ms) >= SAY_COMPLETE_EVERY_MS;
+        if !say && !self.dirty.load(Ordering::Acquire) {
             return Ok(());
         }
-        let flushed = self.say_complete(complete_ms).and_then(|()| {
-            let families = [self.family("default"), self.meta()];
-            let options = rocksdb::FlushOptions::default();
-            let done = self.db.flush_cfs_opt(&families, &options);
-            done.map_err(|e| self.error(e))
-        });
-        match flushed {
-            Ok(()) => self
-                .complete_on_disk_ms
-                .store(complete_ms, Ordering::Release),
-            Err(_) => self.dirty.store(true, Ordering::Release),
+        self.say_complete(complete_ms)?;
+        // What is written from here on may or may not be part of it: it makes the store dirty again.
+        self.dirty.store(false, Ordering::Release);
+        let families = [self.family("default"), self.meta()];
+        let options = rocksdb::FlushOptions::default();
+        match self.db.flush_cfs_opt(&families, &options) {
+            Ok(()) => {
+                self.complete_on_disk_ms
+                    .store(complete_ms, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty.store(true, Ordering::Release);
+                Err(self.error(error))
+            }
         }
-        flushed
     }
 
     /// Flushes if the store has changed and its last flush is a while ago.
