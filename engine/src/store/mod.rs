@@ -26,6 +26,7 @@ mod age;
 mod batch;
 mod error;
 mod folder;
+mod ingest;
 mod meta;
 mod shared;
 #[cfg(test)]
@@ -102,6 +103,7 @@ impl Store {
             complete_on_disk_ms: AtomicI64::new(NEVER),
         };
         store.check_identity(application_id, partition)?;
+        store.remove_leftovers()?;
         // Read now, so that damage is found now.
         store.position()?;
         let complete_ms = store.number(COMPLETE)?.unwrap_or(NEVER);

@@ -4,6 +4,7 @@ use super::*;
 
 mod damage;
 mod full;
+mod ingest;
 
 fn row(key: &str, value: Option<&str>) -> Row {
     (
