@@ -114,7 +114,7 @@ impl<P: Processor> Conductor<P> {
             move |news| drop(report.send(Happening::Seat(news))),
         )?;
         let report = happenings.clone();
-        let restorer = restore::start(
+        let (restorer, _stores) = restore::start(
             restore::Settings {
                 kafka: settings.kafka.clone(),
                 application_id: settings.application_id.clone(),

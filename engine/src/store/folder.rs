@@ -109,7 +109,7 @@ impl Folder {
     }
 
     /// Damage that RocksDB would not find, or not at once.
-    fn known_damage(&self, partition: u32) -> Result<Option<String>, Error> {
+    pub(crate) fn known_damage(&self, partition: u32) -> Result<Option<String>, Error> {
         let path = self.path.join(partition.to_string());
         let failed = |e| Error::io(&path, "cannot read the directory", e);
         if !self.shared.on_disk {

@@ -30,7 +30,7 @@ mod ingest;
 mod meta;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use age::{MAX_OFFLINE_MS, too_old};
 pub use batch::Batch;
@@ -248,6 +248,14 @@ impl Store {
             path: self.path.clone(),
             key: String::from_utf8_lossy(key).into_owned(),
             what,
+        }
+    }
+
+    /// What to say if it is needed closed and somebody still has it.
+    pub(crate) fn still_open(&self) -> Error {
+        Error::Locked {
+            path: self.path.clone(),
+            here: true,
         }
     }
 
