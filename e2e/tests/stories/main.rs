@@ -11,6 +11,7 @@ mod outages;
 mod python;
 mod registry;
 mod rest;
+mod restorer;
 mod sample;
 mod stores;
 

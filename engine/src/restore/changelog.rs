@@ -24,6 +24,14 @@ pub(super) struct Ends {
     pub(super) high: i64,
 }
 
+impl Ends {
+    /// Is every transaction resolved that was open at `high`? If nobody else may write, `stable` is
+    /// the end then.
+    pub(super) fn is_resolved(self) -> bool {
+        self.stable >= self.high
+    }
+}
+
 /// Two consumers: one reads committed records, the other only asks where the end is.
 pub(super) struct Changelog {
     fetcher: Fetcher,

@@ -68,7 +68,7 @@ impl Restorer {
                     return Ok(());
                 }
                 Begin::At(offset) => {
-                    let there = restoring && ends.stable >= ends.high && offset >= ends.high;
+                    let there = restoring && ends.is_resolved() && offset >= ends.stable;
                     let tables = by_tables(offset, ends.stable) && work.store.takes_tables();
                     if !there {
                         self.changelog.read_from(partition, offset)?;
@@ -79,8 +79,8 @@ impl Restorer {
             }
         }
         if restoring {
-            if ends.stable >= ends.high {
-                work.resolved(ends.high);
+            if ends.is_resolved() {
+                work.resolved(ends.stable);
             } else {
                 tracked.again.at = Instant::now() + OPEN_TRANSACTION;
                 if !std::mem::replace(&mut tracked.again.told, true) {
