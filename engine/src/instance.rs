@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use crate::{
     identity::Identity,
     lookup::Lookup,
-    membership::{PlanNumber, link::SeatNews},
+    membership::{PlanNumber, Rules, link::SeatNews},
     processor::Processor,
     query::{Query, View},
     restore::Done,
@@ -44,6 +44,10 @@ pub struct Settings<P> {
     pub endpoint: String,
     /// Label of where it runs.
     pub rack: Option<String>,
+    /// What the plan follows, when this instance makes it.
+    pub rules: Rules,
+    /// How long an owner that is away is waited for, if nobody else has what it has.
+    pub restart_grace: Duration,
     /// What all stores share.
     pub shared: Shared,
     /// Worker threads.

@@ -274,11 +274,5 @@ pub fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Which worker processes which partition: the partition modulo their count.
-#[must_use]
-pub fn worker_of(partition: u32, workers: u32) -> u32 {
-    partition % workers.max(1)
-}
-
 /// Orders to each worker of an instance.
 pub type Workers = HashMap<u32, mpsc::Sender<Order>>;

@@ -136,6 +136,8 @@ async fn prepare<S: Scenario>(
         partitions,
         endpoint: endpoint.to_owned(),
         rack: settings.rack.clone(),
+        rules: settings.rules(),
+        restart_grace: settings.restart_grace,
         shared: Shared::on_disk(settings.block_cache_mb << 20),
         workers: settings.workers,
         commit_interval: settings.commit_interval,

@@ -2,7 +2,7 @@
 //! acts on what the other threads report. Everything slow happens in those.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +18,7 @@ use crate::{
     epoch::TaskEpoch,
     membership::{
         Cluster, PlanNumber, Row, Status, VERSION,
+        holdings::Holdings,
         link::{self, Beats, Duty, Link, News, Seat, SeatNews},
     },
     processor::Processor,
@@ -34,26 +35,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const YIELD_THE_SEAT_FOR: Duration = Duration::from_secs(2);
 /// Pause before a worker that has ended is started again: what ended it may not be over.
 pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
-
-/// How far a partition is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Former owners must close it or be fenced.
-    Waiting,
-    Restoring,
-    /// Restored, the worker is asked to open it.
-    Opening,
-    Running,
-    /// The restorer is asked to forget it.
-    Cancelling,
-    /// The worker is asked to close it.
-    Closing,
-}
-
-pub(super) struct Held {
-    pub(super) since: PlanNumber,
-    pub(super) phase: Phase,
-}
 
 /// The leader's seat as this instance has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,15 +61,9 @@ pub(super) struct Conductor<P> {
     pub(super) heard: (u64, Instant),
     pub(super) restorer: mpsc::Sender<Job>,
     pub(super) workers: Workers,
-    /// Workers that take orders.
-    pub(super) ready: BTreeSet<u32>,
-    pub(super) held: BTreeMap<u32, Held>,
-    pub(super) fenced: BTreeMap<String, PlanNumber>,
-    pub(super) fencing: BTreeSet<String>,
+    pub(super) holdings: Holdings,
     /// Workers that have ended, and when to start them again.
     pub(super) restart: BTreeMap<u32, Instant>,
-    /// Both topics must be read to their ends before the plan is acted on.
-    pub(super) catch_up: bool,
     stop_now: Arc<AtomicBool>,
     pub(super) failed: Option<anyhow::Error>,
 }
@@ -136,8 +111,15 @@ impl<P: Processor> Conductor<P> {
                 .collect(),
             closed_for: 0,
             tasks: BTreeMap::new(),
+            stores: BTreeMap::new(),
         };
-        let mut cluster = Cluster::new(&settings.identity.instance_id, &incarnation);
+        let mut cluster = Cluster::new(
+            &settings.identity.instance_id,
+            &incarnation,
+            settings.rules,
+            beats_in(settings.restart_grace),
+        );
+        let holdings = Holdings::new(settings.workers);
         let mut link = link;
         // What a former incarnation announced must be known before our own row replaces it.
         read_to_end(&mut link, &mut cluster);
@@ -162,12 +144,8 @@ impl<P: Processor> Conductor<P> {
             deposed: None,
             heard: (0, Instant::now()),
             workers: Workers::new(),
-            ready: BTreeSet::new(),
-            held: BTreeMap::new(),
-            fenced: BTreeMap::new(),
-            fencing: BTreeSet::new(),
+            holdings,
             restart: BTreeMap::new(),
-            catch_up: false,
             stop_now: Arc::default(),
             failed: None,
         })
@@ -188,9 +166,9 @@ impl<P: Processor> Conductor<P> {
                 drop(self.leave(heard));
                 return Err(error);
             }
-            if self.catch_up {
+            if self.holdings.must_catch_up() {
                 read_to_end(&mut self.link, &mut self.cluster);
-                self.catch_up = false;
+                self.holdings.caught_up();
             }
             self.restart_workers();
             self.lead();
@@ -279,9 +257,8 @@ impl<P: Processor> Conductor<P> {
         match happening {
             Happening::Seat(news) => self.on_seat(news),
             Happening::Fenced(id, plan) => {
-                self.fencing.remove(&id);
                 tracing::info!(transactional_id = id, "fenced");
-                self.fenced.insert(id, plan);
+                self.holdings.on_fenced(id, plan);
             }
             Happening::Restore(done) => self.on_restore(done),
             Happening::Worker(number, report) => self.on_worker(number, report),
@@ -371,6 +348,11 @@ impl<P: Processor> Conductor<P> {
         tracing::info!("left the application");
         Ok(())
     }
+}
+
+/// How many beats come in `time`.
+fn beats_in(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / link::BEAT.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn hear(cluster: &mut Cluster, news: News) {

@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _},
 };
 
-use super::{InstanceId, Plan, Row};
+use super::{InstanceId, Plan, PlanRow, Row};
 use crate::commit::transactional;
 
 /// Time between two beats.
@@ -28,7 +28,7 @@ pub enum News {
     /// A row of `instances`; `None` is a removal.
     Row(InstanceId, Option<Row>),
     /// A row of `plans`.
-    Plan(Plan),
+    Plan(PlanRow),
 }
 
 /// Reads both topics from their beginning.
@@ -105,14 +105,14 @@ impl Link {
 
 fn on_instance(key: Vec<u8>, value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
     let id = String::from_utf8_lossy(&key).into_owned();
-    match value.map(|v| serde_json::from_slice(&v)).transpose() {
+    match value.map(|json| Row::read(&json)).transpose() {
         Ok(row) => on(News::Row(id, row)),
         Err(error) => tracing::warn!(%error, instance = id, "unreadable row in instances: ignored"),
     }
 }
 
 fn on_plan(value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
-    match serde_json::from_slice(&value.unwrap_or_default()) {
+    match PlanRow::read(&value.unwrap_or_default()) {
         Ok(plan) => on(News::Plan(plan)),
         Err(error) => tracing::warn!(%error, "unreadable row in plans: ignored"),
     }
