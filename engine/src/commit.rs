@@ -319,7 +319,7 @@ impl Committer {
             if let Some(position) = positions.get(&kafka_partition(task.partition)) {
                 let applied = task
                     .store
-                    .apply(&task.rows, *position)
+                    .apply_epoch(task, *position)
                     .and_then(|()| task.store.flush_if_due());
                 if let Err(error) = applied {
                     // Committed, but not here: the changelog has it.

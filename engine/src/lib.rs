@@ -7,6 +7,7 @@
 
 pub mod commit;
 pub mod config;
+pub mod digest;
 pub mod epoch;
 pub mod fetch;
 pub mod identity;

@@ -19,15 +19,18 @@ use rocksdb::{
     IteratorMode, Options, ReadOptions, WriteBatch, WriteOptions,
 };
 
-use crate::epoch::Row;
+use crate::epoch::{Row, TaskEpoch};
 
 /// Prefix of the rows that hold a processor's values.
 pub const OBJECT: u8 = b'o';
 /// Prefix of the rows that hold timers.
 pub const TIMER: u8 = b't';
+/// Key of the row that holds a digest of all others; sorts behind them.
+pub const DIGEST: u8 = b'z';
 
 const META: &str = "meta";
 const POSITION: &[u8] = b"position";
+const ROWS_DIGEST: &[u8] = b"digest";
 const IDENTITY: &[u8] = b"identity";
 const LAYOUT: u32 = 1;
 /// A store that changed is flushed this often, so that a crash replays a bounded delta.
@@ -219,11 +222,38 @@ impl Store {
         self.db.get(key).map_err(|e| self.error(e))
     }
 
+    /// The digest of all rows, as of the last epoch applied; see [`crate::digest`].
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn digest(&self) -> Result<u64, Error> {
+        let bytes = self
+            .db
+            .get_cf(self.meta(), ROWS_DIGEST)
+            .map_err(|e| self.error(e))?;
+        Ok(bytes
+            .and_then(|b| b.try_into().ok())
+            .map_or(0, u64::from_be_bytes))
+    }
+
+    /// Writes an epoch's rows together with the changelog position they reach.
+    ///
+    /// # Errors
+    /// What RocksDB says; then nothing of it is written.
+    pub fn apply_epoch(&self, epoch: &TaskEpoch, position: i64) -> Result<(), Error> {
+        self.apply_with(&epoch.rows, position, epoch.digest)
+    }
+
     /// Writes committed rows together with the changelog position they reach.
     ///
     /// # Errors
     /// What RocksDB says; then nothing of it is written.
     pub fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
+        let digest = self.digest()?;
+        self.apply_with(rows, position, digest)
+    }
+
+    fn apply_with(&self, rows: &[Row], position: i64, digest: u64) -> Result<(), Error> {
         let mut batch = WriteBatch::default();
         for (key, value) in rows {
             match value {
@@ -232,6 +262,7 @@ impl Store {
             }
         }
         batch.put_cf(self.meta(), POSITION, position.to_be_bytes());
+        batch.put_cf(self.meta(), ROWS_DIGEST, digest.to_be_bytes());
         self.write(batch)
     }
 

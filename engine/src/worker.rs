@@ -227,7 +227,8 @@ impl<P: Processor> Worker<P> {
                     processor,
                     store,
                     offset,
-                );
+                )
+                .map_err(|e| e.to_string())?;
                 let kept = VecDeque::new();
                 self.tasks.insert(partition, Running { task, kept });
                 (self.report)(Report::Running(partition));

@@ -137,11 +137,11 @@ impl<P: Processor> Worker<P> {
     /// Ends the epoch and hands it to the committer, if anything happened.
     fn cut(&mut self) -> Result<(), Ended> {
         self.last_cut = Instant::now();
-        let tasks: Vec<_> = self
-            .tasks
-            .values_mut()
-            .filter_map(|running| running.task.cut())
-            .collect();
+        let tasks = self.tasks.values_mut().map(|running| running.task.cut());
+        let tasks: Vec<_> = tasks
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()
+            .map_err(fatal)?;
         if tasks.is_empty() {
             return Ok(());
         }
