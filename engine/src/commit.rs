@@ -23,7 +23,10 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use crate::epoch::{Destination, Epoch, Output, TaskEpoch};
+use crate::{
+    epoch::{Destination, Epoch, Output, TaskEpoch},
+    watchdog::Pulse,
+};
 
 mod way;
 
@@ -97,11 +100,13 @@ pub struct Committer {
     group: Arc<ConsumerGroupMetadata>,
     committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     stop: Arc<AtomicBool>,
+    pulse: Pulse,
 }
 
 impl Committer {
     /// A committer with its own producer. Nothing is asked of the broker yet. `committed` hears of
-    /// every committed epoch once it is in its store; `stop` ends endless retries.
+    /// every committed epoch once it is in its store; `stop` ends endless retries; `pulse` shows that
+    /// it goes on.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -112,6 +117,7 @@ impl Committer {
         group: Arc<ConsumerGroupMetadata>,
         committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
         stop: Arc<AtomicBool>,
+        pulse: Pulse,
     ) -> anyhow::Result<Self> {
         let context = Deliveries {
             changelog: names.changelog.clone(),
@@ -124,6 +130,7 @@ impl Committer {
             group,
             committed,
             stop,
+            pulse,
         })
     }
 
@@ -134,6 +141,7 @@ impl Committer {
     /// When the id cannot be initialised at all.
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
+            self.pulse.beat();
             match self.producer.init_transactions(CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
@@ -147,6 +155,7 @@ impl Committer {
     /// Takes epochs until the channel closes.
     pub fn run(self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
         loop {
+            self.pulse.beat();
             match epochs.recv_timeout(Duration::from_millis(500)) {
                 Ok(epoch) => {
                     let outcome = self.commit(&epoch);
@@ -269,6 +278,7 @@ impl Committer {
             if self.stopping() {
                 return Err((Way::Abort, "stopped while the broker was away".into()));
             }
+            self.pulse.beat();
             self.producer.poll(Duration::from_millis(1));
         }
         if self.producer.context().failed.load(Ordering::Acquire) {
@@ -285,6 +295,7 @@ impl Committer {
         call: impl Fn() -> Result<(), KafkaError>,
     ) -> Result<(), (Way, String)> {
         loop {
+            self.pulse.beat();
             let Err(error) = call() else { return Ok(()) };
             match way(&error, during_commit) {
                 Way::Again if !self.stopping() => {
@@ -302,6 +313,7 @@ impl Committer {
         self.producer
             .purge(PurgeConfig::default().queue().inflight());
         loop {
+            self.pulse.beat();
             self.producer.poll(Duration::from_millis(1));
             let Err(error) = self.producer.abort_transaction(CALL) else {
                 return Outcome::Aborted(why);

@@ -62,6 +62,9 @@ pub struct Args {
     /// Worker threads; each processes a part of the partitions with a producer of its own
     #[arg(long, env = "WORKERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
+    /// An instance whose worker shows no sign of life for this time ends, so that others take over
+    #[arg(long, env = "STUCK_AFTER", value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub stuck_after: Duration,
     /// How often to commit: the time until a change can be read
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,

@@ -11,6 +11,7 @@ use common::{kafka, topics::Names};
 use tokio::sync::watch;
 
 use crate::{
+    guard::Findings,
     identity::Identity,
     lookup::Lookup,
     membership::{PlanNumber, Rules, link::SeatNews},
@@ -52,6 +53,8 @@ pub struct Settings<P> {
     pub shared: Shared,
     /// Worker threads.
     pub workers: u32,
+    /// After this time without a sign of life, a worker is taken to be stuck.
+    pub stuck_after: Duration,
     /// How often to commit.
     pub commit_interval: Duration,
     /// What tasks must know.
@@ -143,5 +146,6 @@ enum Happening {
     Fenced(String, PlanNumber),
     Restore(Done),
     Worker(u32, Report),
+    Guard(Findings),
     Stop,
 }

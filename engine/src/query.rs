@@ -42,6 +42,10 @@ pub struct View {
     pub instances: Vec<InstanceView>,
     /// Every partition.
     pub tasks: Vec<TaskView>,
+    /// Consumers that have joined the application's group, which nobody should.
+    pub strangers: Vec<String>,
+    /// Which of this instance's threads is stuck; it is about to end then.
+    pub stuck: Option<String>,
     /// Why this instance does not process everything that it should; `None` if it does.
     pub not_ready: Option<String>,
 }

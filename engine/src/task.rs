@@ -36,6 +36,37 @@ pub struct Settings {
     pub dead_letters: Encoder<DeadLetter>,
 }
 
+/// How much an epoch has taken in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Source records.
+    pub records: u64,
+    /// Their keys and values, and those of the outputs.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// Is it less than `limit` in both?
+    #[must_use]
+    pub fn is_within(self, limit: Self) -> bool {
+        self.records < limit.records && self.bytes < limit.bytes
+    }
+
+    fn add(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+        self.bytes += len(key) + len(value);
+    }
+}
+
+impl std::iter::Sum for Load {
+    fn sum<I: Iterator<Item = Self>>(loads: I) -> Self {
+        loads.fold(Self::default(), |sum, load| Self {
+            records: sum.records + load.records,
+            bytes: sum.bytes + load.bytes,
+        })
+    }
+}
+
 /// What became of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
@@ -61,7 +92,7 @@ pub struct Task<P: Processor> {
     timers: Timers,
     outputs: Vec<Output>,
     next_offset: Option<i64>,
-    records: u64,
+    load: Load,
     committed_offset: i64,
     staged: Option<Arc<TaskEpoch>>,
     digests: Digests,
@@ -124,7 +155,7 @@ impl<P: Processor> Task<P> {
             store,
             outputs: Vec::new(),
             next_offset: None,
-            records: 0,
+            load: Load::default(),
             committed_offset,
             staged: None,
             digests: Digests {
@@ -148,10 +179,10 @@ impl<P: Processor> Task<P> {
         self.committed_offset
     }
 
-    /// Records since the last cut.
+    /// What was taken in since the last cut.
     #[must_use]
-    pub fn pending(&self) -> u64 {
-        self.records
+    pub fn pending(&self) -> Load {
+        self.load
     }
 
     /// Processes one record.
@@ -189,7 +220,8 @@ impl<P: Processor> Task<P> {
             Err(fatal) => return Err(fatal),
         }
         self.next_offset = Some(record.offset + 1);
-        self.records += 1;
+        self.load.records += 1;
+        self.load.add(record.key, record.value);
         Ok(Progress::Done)
     }
 
@@ -218,12 +250,14 @@ impl<P: Processor> Task<P> {
             outputs: &mut outputs,
         };
         self.processor.process(event, &mut context)?;
-        self.outputs
-            .extend(outputs.records.into_iter().map(|(key, value)| Output {
+        for (key, value) in outputs.records {
+            self.load.add(Some(&key), value.as_deref());
+            self.outputs.push(Output {
                 to: Destination::States,
                 key: Some(key),
                 value,
-            }));
+            });
+        }
         Ok(())
     }
 
@@ -307,7 +341,7 @@ impl<P: Processor> Task<P> {
             rows,
             outputs: std::mem::take(&mut self.outputs),
             next_offset: self.next_offset.take(),
-            records: std::mem::take(&mut self.records),
+            records: std::mem::take(&mut self.load).records,
             digest: self.digests.rows,
         });
         self.stage(Some(Arc::clone(&epoch)));
@@ -330,7 +364,7 @@ impl<P: Processor> Task<P> {
         self.timers.abandon();
         self.outputs.clear();
         self.next_offset = None;
-        self.records = 0;
+        self.load = Load::default();
         self.staged = None;
         self.digests.rows = self.digests.committed;
         self.digests.since_last = None;

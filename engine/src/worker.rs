@@ -23,6 +23,7 @@ use crate::{
     processor::Processor,
     store::Store,
     task::{self, Task},
+    watchdog::Pulse,
 };
 
 mod turn;
@@ -85,6 +86,10 @@ pub struct Settings<P> {
     pub committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     /// Set when the instance must end now.
     pub stop: Arc<AtomicBool>,
+    /// Shows that the worker goes on.
+    pub pulse: Pulse,
+    /// Shows that its committer goes on.
+    pub commit_pulse: Pulse,
 }
 
 struct Running<P: Processor> {
@@ -168,6 +173,7 @@ impl<P: Processor> Worker<P> {
             Arc::new(group),
             Arc::clone(&settings.committed),
             Arc::clone(&settings.stop),
+            settings.commit_pulse.clone(),
         )?;
         committer.initialise()?;
         let (epochs, todo) = mpsc::sync_channel(1);
@@ -181,6 +187,7 @@ impl<P: Processor> Worker<P> {
 
     fn live(mut self, orders: &mpsc::Receiver<Order>) {
         let ended = loop {
+            self.settings.pulse.beat();
             match orders.try_recv() {
                 Ok(order) => {
                     if let Err(why) = self.obey(order) {

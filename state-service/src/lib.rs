@@ -140,6 +140,7 @@ async fn prepare<S: Scenario>(
         restart_grace: settings.restart_grace,
         shared: Shared::on_disk(settings.block_cache_mb << 20),
         workers: settings.workers,
+        stuck_after: settings.stuck_after,
         commit_interval: settings.commit_interval,
         task: task_settings(config, &names, partitions, dead_letters),
         factory: Arc::new(move |_| {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use super::{Happening, Settings};
 use crate::{
     epoch::TaskEpoch,
+    guard::{self, Findings},
     membership::{
         Cluster, PlanNumber, Row, Status, VERSION,
         holdings::Holdings,
@@ -24,6 +25,7 @@ use crate::{
     processor::Processor,
     query::{LocalTask, View},
     restore::{self, Job},
+    watchdog::{Pulse, Watchdog},
     worker::{self, Report, Workers},
 };
 
@@ -65,6 +67,11 @@ pub(super) struct Conductor<P> {
     /// Workers that have ended, and when to start them again.
     pub(super) restart: BTreeMap<u32, Instant>,
     stop_now: Arc<AtomicBool>,
+    pub(super) watchdog: Watchdog,
+    looked: Instant,
+    pub(super) stuck: Option<String>,
+    pub(super) strangers: Vec<String>,
+    _guard: mpsc::Sender<()>,
     pub(super) failed: Option<anyhow::Error>,
 }
 
@@ -98,6 +105,15 @@ impl<P: Processor> Conductor<P> {
                 shared: settings.shared.clone(),
             },
             move |done| drop(report.send(Happening::Restore(done))),
+        )?;
+        let report = happenings.clone();
+        let guard = guard::start(
+            guard::Settings {
+                kafka: settings.kafka.clone(),
+                application_id: settings.application_id.clone(),
+                source: settings.names.reports.clone(),
+            },
+            move |findings| drop(report.send(Happening::Guard(findings))),
         )?;
         let row = Row {
             version: VERSION,
@@ -147,6 +163,11 @@ impl<P: Processor> Conductor<P> {
             holdings,
             restart: BTreeMap::new(),
             stop_now: Arc::default(),
+            watchdog: Watchdog::default(),
+            looked: Instant::now(),
+            stuck: None,
+            strangers: Vec::new(),
+            _guard: guard,
             failed: None,
         })
     }
@@ -170,6 +191,7 @@ impl<P: Processor> Conductor<P> {
                 read_to_end(&mut self.link, &mut self.cluster);
                 self.holdings.caught_up();
             }
+            self.look_after_workers();
             self.restart_workers();
             self.lead();
             self.carry_out();
@@ -219,7 +241,14 @@ impl<P: Processor> Conductor<P> {
             lookup: self.settings.lookup.clone(),
             committed: Arc::new(move |epoch: &TaskEpoch| tell_applied(&applied, epoch)),
             stop: Arc::clone(&self.stop_now),
+            pulse: Pulse::default(),
+            commit_pulse: Pulse::default(),
         };
+        self.watchdog
+            .watch(format!("worker {number}"), settings.pulse.clone());
+        let committer = settings.commit_pulse.clone();
+        self.watchdog
+            .watch(format!("committer {number}"), committer);
         let report = self.happenings.clone();
         let started = worker::start(settings, move |news| {
             drop(report.send(Happening::Worker(number, news)));
@@ -244,6 +273,46 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
+    /// A worker that is stuck cannot be stopped: the instance ends, and others take over.
+    fn look_after_workers(&mut self) {
+        let passed = self.looked.elapsed();
+        self.looked = Instant::now();
+        let limit = self.settings.stuck_after;
+        if let Some(name) = self.watchdog.look(passed, limit) {
+            let why = format!("{name} has shown no sign of life for {limit:?}");
+            self.stuck = Some(why.clone());
+            self.publish_view();
+            self.failed = Some(anyhow::anyhow!(why));
+        }
+    }
+
+    fn on_findings(&mut self, findings: Findings) {
+        let partitions = self.settings.partitions;
+        if let Some(found) = findings.partitions
+            && found != partitions
+        {
+            let topic = &self.settings.names.reports;
+            self.failed = Some(anyhow::anyhow!(
+                "topic {topic} has {found} partitions now; the state of this application was made \
+                 with {partitions}, and keys are on other partitions than before: use another \
+                 application id, or reset this one (see `reset --help`)"
+            ));
+        }
+        if findings.strangers != self.strangers {
+            for stranger in &findings.strangers {
+                tracing::error!(
+                    stranger,
+                    group = self.settings.application_id,
+                    "a consumer has joined the group of this application; it can move its offsets: \
+                     stop it, or give it another group.id"
+                );
+            }
+            self.strangers = findings.strangers;
+        }
+        let count = u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("strangers_in_group").set(f64::from(count));
+    }
+
     fn listen(&mut self) {
         let cluster = &mut self.cluster;
         self.link
@@ -262,6 +331,7 @@ impl<P: Processor> Conductor<P> {
             }
             Happening::Restore(done) => self.on_restore(done),
             Happening::Worker(number, report) => self.on_worker(number, report),
+            Happening::Guard(findings) => self.on_findings(findings),
             Happening::Stop => {}
         }
     }

@@ -117,6 +117,8 @@ impl<P: Processor> Conductor<P> {
                 let why = why.unwrap_or_default();
                 tracing::warn!(worker = number, why, "worker ended: its tasks start again");
                 self.workers.remove(&number);
+                self.watchdog.forget(&format!("worker {number}"));
+                self.watchdog.forget(&format!("committer {number}"));
                 for action in self.holdings.on_worker_ended(number) {
                     self.act(action);
                 }

@@ -45,6 +45,8 @@ impl<P: Processor> Conductor<P> {
                     running: running(partition, task.owner.as_ref()).unwrap_or(false),
                 })
                 .collect(),
+            strangers: self.strangers.clone(),
+            stuck: self.stuck.clone(),
             not_ready: self.not_ready(),
         };
         self.view.send_if_modified(|current| {

@@ -12,11 +12,14 @@ use crate::{
     fetch::Fetched,
     intake::SourceRecord,
     processor::{Failure, Processor},
-    task::Progress,
+    task::{Load, Progress},
 };
 
-/// An epoch that has as many records is not filled further while the one before is under way.
-const EPOCH_RECORDS: u64 = 200_000;
+/// An epoch that has so much is not filled further while the one before is under way.
+const LARGEST_EPOCH: Load = Load {
+    records: 200_000,
+    bytes: 64 << 20,
+};
 
 /// A record kept back until its schema is known.
 pub(super) struct Kept {
@@ -52,16 +55,10 @@ impl<P: Processor> Worker<P> {
             .commit_interval
             .saturating_sub(self.last_cut.elapsed());
         let timeout = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
-        let pending: u64 = self.tasks.values().map(|r| r.task.pending()).sum();
-        if pending >= EPOCH_RECORDS && self.committing {
+        let pending: Load = self.tasks.values().map(|r| r.task.pending()).sum();
+        if self.committing && !pending.is_within(LARGEST_EPOCH) {
             // Back-pressure: the broker is slower than we are.
-            match self.outcomes.recv_timeout(timeout) {
-                Ok(outcome) => return self.hear(outcome),
-                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err("the committer has ended".into());
-                }
-            }
+            return self.hear_within(timeout);
         }
         let batch = self.fetcher.next(timeout);
         for fetched in batch.iter() {
@@ -155,13 +152,21 @@ impl<P: Processor> Worker<P> {
     pub(super) fn settle(&mut self) -> Result<(), Ended> {
         loop {
             while self.committing {
-                let outcome = self.outcomes.recv();
-                self.hear(outcome.map_err(|_| "the committer has ended".to_owned())?)?;
+                self.settings.pulse.beat();
+                self.hear_within(Duration::from_secs(1))?;
             }
             self.cut()?;
             if !self.committing {
                 return Ok(());
             }
+        }
+    }
+
+    fn hear_within(&mut self, timeout: Duration) -> Result<(), Ended> {
+        match self.outcomes.recv_timeout(timeout) {
+            Ok(outcome) => self.hear(outcome),
+            Err(mpsc::RecvTimeoutError::Timeout) => Ok(()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err("the committer has ended".into()),
         }
     }
 
