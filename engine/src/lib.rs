@@ -19,6 +19,7 @@ pub mod membership;
 pub mod objects;
 pub mod processor;
 pub mod query;
+pub mod reset;
 pub mod restore;
 pub mod scenario;
 pub mod store;

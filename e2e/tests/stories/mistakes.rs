@@ -93,3 +93,64 @@ async fn a_stranger_in_the_group_is_named() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_waits_for_its_order_and_for_everybody_to_leave() -> Result<()> {
+    story("reset", async |app| {
+        let mut service = app.state_service("a", &[("quorum", "1")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        for i in 0..20 {
+            let site = format!("site-{i:04}.example.com");
+            topics.report(&report(&site, "waf-1", Clear, 1)).await?;
+        }
+        let listed = async |api: &e2e::Api| Ok(api.list("").await?.objects.len());
+        let api = service.api().await?;
+        until("all count", PATIENCE, || listed(&api), |n| *n == 20).await?;
+
+        let state = app.folder().join("a.state").display().to_string();
+        let reset = async |more: &[&str]| {
+            let mut command = tokio::process::Command::new(e2e::binary("state-service")?);
+            command
+                .args(["reset", "--bootstrap-servers", app.bootstrap()])
+                .args(["--application-id", app.id(), "--state-dir", &state])
+                .args(more);
+            let output = command.output().await?;
+            let both = [output.stdout, output.stderr].concat();
+            anyhow::Ok((
+                output.status.code(),
+                String::from_utf8_lossy(&both).into_owned(),
+            ))
+        };
+        let (code, said) = reset(&["--execute"]).await?;
+        ensure!(code == Some(1) && said.contains("a still runs"), "{said}");
+        ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+
+        let (code, said) = reset(&[]).await?;
+        ensure!(
+            code == Some(0) && said.contains("nothing was changed"),
+            "{said}"
+        );
+        service.restart().await?;
+        service.ready().await?;
+        let again = service.metrics().await?.sum("records_processed_total", &[]);
+        ensure!(again < 0.5, "{again} reports were processed again");
+        ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+
+        let (code, said) = reset(&["--execute"]).await?;
+        ensure!(code == Some(0) && said.contains("done"), "{said}");
+        let (_, said) = reset(&[]).await?;
+        ensure!(
+            said.contains("a.state/"),
+            "the instance keeps its name: {said}"
+        );
+        service.restart().await?;
+        service.ready().await?;
+        let api = service.api().await?;
+        until("all count", PATIENCE, || listed(&api), |n| *n == 20).await?;
+        let again = service.metrics().await?.sum("records_processed_total", &[]);
+        ensure!((again - 20.0).abs() < 0.5, "{again} reports were processed");
+        Ok(())
+    })
+    .await
+}

@@ -333,7 +333,7 @@ impl Seat {
         on: impl Fn(SeatNews) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let (duties, todo) = mpsc::channel();
-        let id = format!("{application_id}-leader");
+        let id = leader_id(application_id);
         let topic = names.plans.clone();
         thread::Builder::new()
             .name("leader".into())
@@ -352,6 +352,12 @@ impl Seat {
         // The thread ends only when this sender is dropped.
         drop(self.duties.send(duty));
     }
+}
+
+/// The transactional id of the leader's seat.
+#[must_use]
+pub fn leader_id(application_id: &str) -> String {
+    format!("{application_id}-leader")
 }
 
 fn perform(
