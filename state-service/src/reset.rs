@@ -20,6 +20,7 @@ use engine::reset::{Survey, Target, execute, survey};
 #[derive(Debug, Parser)]
 #[command(
     name = "state-service reset",
+    override_usage = "state-service reset [OPTIONS]",
     after_help = "Example: state-service reset --bootstrap-servers localhost:9092 --application-id site-attack --execute"
 )]
 pub(crate) struct Config {

@@ -269,6 +269,10 @@ impl Cluster {
         Some(Plan {
             version: VERSION,
             number,
+            generation: self
+                .plan
+                .as_ref()
+                .map_or_else(|| self.incarnation.clone(), |plan| plan.generation.clone()),
             leader: self.me.clone(),
             leader_incarnation: self.incarnation.clone(),
             members,

@@ -69,6 +69,9 @@ pub struct Plan {
     pub version: u32,
     /// Its number.
     pub number: PlanNumber,
+    /// Named by the first plan of an application, and again by the first one after a reset: a store
+    /// of another generation is not of this changelog.
+    pub generation: String,
     /// Who made it.
     pub leader: InstanceId,
     /// The leader's incarnation.
