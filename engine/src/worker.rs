@@ -16,14 +16,14 @@ use common::{kafka, topics::Names};
 use rdkafka::consumer::Consumer as _;
 
 use crate::{
-    commit::{Committer, Outcome},
+    commit::{Committer, Outcome, Tie},
     epoch::{Epoch, TaskEpoch},
     fetch::Fetcher,
     lookup::Lookup,
     processor::Processor,
     store::Store,
     task::{self, Task},
-    watchdog::Pulse,
+    watchdog::{Pulse, Watchdog},
 };
 
 mod turn;
@@ -106,6 +106,11 @@ struct Worker<P: Processor> {
     outcomes: mpsc::Receiver<Outcome>,
     /// Is an epoch under way?
     committing: bool,
+    tie: Tie,
+    watchdog: Watchdog,
+    watched: Instant,
+    /// The committer's call does not end: nobody waits for it.
+    gave_up: bool,
     last_cut: Instant,
     report: Reporter,
 }
@@ -138,7 +143,9 @@ pub fn start<P: Processor>(
 impl<P: Processor> Worker<P> {
     fn prepare(settings: Settings<P>, report: Reporter) -> Result<Self, (anyhow::Error, Reporter)> {
         match Self::connect(&settings) {
-            Ok((fetcher, epochs, outcomes)) => {
+            Ok((fetcher, epochs, outcomes, tie)) => {
+                let mut watchdog = Watchdog::default();
+                watchdog.watch("committer".into(), settings.commit_pulse.clone());
                 report(Report::Ready);
                 Ok(Self {
                     settings,
@@ -147,6 +154,10 @@ impl<P: Processor> Worker<P> {
                     epochs,
                     outcomes,
                     committing: false,
+                    tie,
+                    watchdog,
+                    watched: Instant::now(),
+                    gave_up: false,
                     last_cut: Instant::now(),
                     report,
                 })
@@ -157,7 +168,12 @@ impl<P: Processor> Worker<P> {
 
     fn connect(
         settings: &Settings<P>,
-    ) -> anyhow::Result<(Fetcher, mpsc::SyncSender<Epoch>, mpsc::Receiver<Outcome>)> {
+    ) -> anyhow::Result<(
+        Fetcher,
+        mpsc::SyncSender<Epoch>,
+        mpsc::Receiver<Outcome>,
+        Tie,
+    )> {
         let config = settings
             .kafka
             .consumer(&settings.transactional_id, &settings.application_id);
@@ -176,13 +192,14 @@ impl<P: Processor> Worker<P> {
             settings.commit_pulse.clone(),
         )?;
         committer.initialise()?;
+        let tie = committer.tie();
         let (epochs, todo) = mpsc::sync_channel(1);
         let (done, outcomes) = mpsc::channel();
         thread::Builder::new()
             .name("commit".into())
             .spawn(move || committer.run(&todo, &done))
             .context("thread")?;
-        Ok((fetcher, epochs, outcomes))
+        Ok((fetcher, epochs, outcomes, tie))
     }
 
     fn live(mut self, orders: &mpsc::Receiver<Order>) {
@@ -207,11 +224,12 @@ impl<P: Processor> Worker<P> {
             epochs,
             outcomes,
             report,
+            gave_up,
             ..
         } = self;
         // The committer holds the stores too: it ends with its channel, and its own with it.
         drop(epochs);
-        while outcomes.recv().is_ok() {}
+        while !gave_up && outcomes.recv().is_ok() {}
         drop(tasks);
         report(Report::Ended(ended));
     }
