@@ -69,6 +69,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
+    /// It is committed, but a store cannot take it, and trying again would not help.
+    Failed(String),
 }
 
 /// What delivery reports say of the transaction under way.
@@ -213,6 +215,7 @@ impl Committer {
             Outcome::Committed => "committed",
             Outcome::Aborted(_) => "aborted",
             Outcome::Lost(_) => "lost",
+            Outcome::Failed(_) => "failed",
         };
         metrics::counter!("commits_total", "outcome" => result).increment(1);
         outcome
@@ -370,7 +373,10 @@ impl Committer {
                     .and_then(|()| task.store.flush_if_due());
                 if let Err(error) = applied {
                     // Committed, but not here: the changelog has it.
-                    return Outcome::Lost(error.to_string());
+                    return match error.ends_the_instance() {
+                        true => Outcome::Failed(error.to_string()),
+                        false => Outcome::Lost(error.to_string()),
+                    };
                 }
             }
             (self.committed)(task);

@@ -21,7 +21,7 @@ use crate::{
     fetch::Fetcher,
     lookup::Lookup,
     processor::Processor,
-    store::Store,
+    store::{self, Store},
     task::{self, Task},
     watchdog::{Pulse, Watchdog},
 };
@@ -56,6 +56,8 @@ pub enum Report {
     Closed(u32),
     /// The worker has ended, and its tasks with it. Nothing uncommitted remains.
     Ended(Option<String>),
+    /// The worker has ended as [`Self::Ended`], and so must the instance: a disk is full, say.
+    Failed(String),
 }
 
 /// Hears what a worker says.
@@ -116,7 +118,35 @@ struct Worker<P: Processor> {
 }
 
 /// Why a worker cannot go on.
-type Ended = String;
+struct Ended {
+    why: String,
+    /// Would another one fare no better?
+    for_good: bool,
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            for_good: false,
+        }
+    }
+}
+
+impl From<&str> for Ended {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<store::Error> for Ended {
+    fn from(error: store::Error) -> Self {
+        Self {
+            for_good: error.ends_the_instance(),
+            why: error.to_string(),
+        }
+    }
+}
 
 /// Starts a worker; it ends when the returned sender is dropped, or by itself.
 ///
@@ -231,7 +261,10 @@ impl<P: Processor> Worker<P> {
         drop(epochs);
         while !gave_up && outcomes.recv().is_ok() {}
         drop(tasks);
-        report(Report::Ended(ended));
+        report(match ended {
+            Some(ended) if ended.for_good => Report::Failed(ended.why),
+            ended => Report::Ended(ended.map(|ended| ended.why)),
+        });
     }
 
     fn obey(&mut self, order: Order) -> Result<(), Ended> {
@@ -252,8 +285,7 @@ impl<P: Processor> Worker<P> {
                     processor,
                     store,
                     offset,
-                )
-                .map_err(|e| e.to_string())?;
+                )?;
                 let kept = VecDeque::new();
                 self.tasks.insert(partition, Running { task, kept });
                 (self.report)(Report::Running(partition));
@@ -263,7 +295,7 @@ impl<P: Processor> Worker<P> {
                 self.settle()?;
                 if let Some(running) = self.tasks.remove(&partition) {
                     self.unassign(partition)?;
-                    flush(running.task.store())?;
+                    running.task.store().flush()?;
                 }
                 (self.report)(Report::Closed(partition));
                 Ok(())
@@ -275,7 +307,7 @@ impl<P: Processor> Worker<P> {
     fn leave(&mut self) -> Result<(), Ended> {
         self.settle()?;
         for running in self.tasks.values() {
-            flush(running.task.store())?;
+            running.task.store().flush()?;
         }
         Ok(())
     }
@@ -283,12 +315,8 @@ impl<P: Processor> Worker<P> {
     fn unassign(&self, partition: u32) -> Result<(), Ended> {
         self.fetcher
             .unassign(&self.settings.names.reports, partition)
-            .map_err(|e| format!("unassign partition {partition}: {e}"))
+            .map_err(|e| format!("unassign partition {partition}: {e}").into())
     }
-}
-
-fn flush(store: &Store) -> Result<(), Ended> {
-    store.flush().map_err(|e| e.to_string())
 }
 
 /// The wall clock, in ms since 1970: read here and handed down.

@@ -281,8 +281,7 @@ impl Cluster {
     }
 
     fn before(&self, partition: u32, task: Option<&Assignment>) -> Before {
-        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
-        let end = positions.flatten().max().copied().unwrap_or(0);
+        let end = self.end(partition);
         let Some(task) = task else {
             return Before {
                 end,
@@ -350,6 +349,20 @@ impl Cluster {
             instance: owner.clone(),
             transactional_id: row.writer_of(partition),
         })
+    }
+
+    /// How many changelog records the store of an instance lacks of `partition`, as far as rows tell;
+    /// `None` if it has no store of it.
+    #[must_use]
+    pub fn lag(&self, partition: u32, instance: &str) -> Option<i64> {
+        let position = *self.members.get(instance)?.row.stores.get(&partition)?;
+        Some((self.end(partition) - position).max(0))
+    }
+
+    /// The end of a changelog, as far as anybody's store has come.
+    fn end(&self, partition: u32) -> i64 {
+        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
+        positions.flatten().max().copied().unwrap_or(0)
     }
 
     /// Was the plan in force made with this incarnation?

@@ -146,7 +146,7 @@ impl<P: Processor> Worker<P> {
         self.committing = true;
         self.epochs
             .send(Epoch { tasks })
-            .map_err(|_| "the committer has ended".to_owned())
+            .map_err(|_| "the committer has ended".into())
     }
 
     /// Commits until nothing is left to commit.
@@ -178,9 +178,9 @@ impl<P: Processor> Worker<P> {
         let stuck = self.watchdog.look(passed, CALL_ENDS_WITHIN).is_some();
         if stuck && self.committing && self.tie.cut() {
             self.gave_up = true;
-            return Err(format!(
-                "a call to the broker has not ended within {CALL_ENDS_WITHIN:?}"
-            ));
+            return Err(
+                format!("a call to the broker has not ended within {CALL_ENDS_WITHIN:?}").into(),
+            );
         }
         Ok(())
     }
@@ -201,7 +201,11 @@ impl<P: Processor> Worker<P> {
                 );
                 self.rewind()
             }
-            Outcome::Lost(why) => Err(why),
+            Outcome::Lost(why) => Err(why.into()),
+            Outcome::Failed(why) => Err(Ended {
+                why,
+                for_good: true,
+            }),
         }
     }
 
@@ -232,5 +236,8 @@ fn keep(record: &SourceRecord<'_>) -> Kept {
 }
 
 fn fatal(failure: Failure) -> Ended {
-    failure.to_string()
+    match failure {
+        Failure::Store(error) => error.into(),
+        other => other.to_string().into(),
+    }
 }
