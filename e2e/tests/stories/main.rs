@@ -13,6 +13,7 @@ mod python;
 mod registry;
 mod rest;
 mod sample;
+mod stores;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};
 
