@@ -385,6 +385,10 @@ impl Cluster {
         let Some(task) = plan.tasks.get(partition as usize) else {
             return Start::Wait;
         };
+        // A former incarnation with another number of workers wrote it with another id.
+        if !self.is_listed(partition, task) {
+            return Start::Wait;
+        }
         let mut to_fence = Vec::new();
         let mut wait = false;
         // Own ids were fenced by their own initialisation, before any plan was acted on.
@@ -411,6 +415,18 @@ impl Cluster {
             (true, true) => Start::Wait,
             (true, false) => Start::Now,
         }
+    }
+
+    /// Does the plan list the id with which this process writes `partition`? If not, whoever is
+    /// given the partition next would not fence it. A plan that lists it follows, because this
+    /// incarnation is new to the leader.
+    fn is_listed(&self, partition: u32, task: &Assignment) -> bool {
+        let me = self.members.get(&self.me);
+        me.filter(|me| me.row.incarnation == self.incarnation)
+            .is_some_and(|me| {
+                let own = me.row.writer_of(partition);
+                task.writers.iter().any(|w| w.transactional_id == own)
+            })
     }
 }
 
