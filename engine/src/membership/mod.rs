@@ -391,19 +391,21 @@ impl Cluster {
         }
         let mut to_fence = Vec::new();
         let mut wait = false;
-        // Own ids were fenced by their own initialisation, before any plan was acted on.
-        for writer in task.writers.iter().filter(|w| w.instance != self.me) {
-            let closed = self
-                .members
-                .get(&writer.instance)
-                .is_some_and(|m| m.row.closed_for >= task.since);
+        for writer in &task.writers {
+            let row = self.members.get(&writer.instance).map(|m| &m.row);
+            // An id that its instance no longer has is of a dead process with more workers: what
+            // the instance says of itself does not cover it.
+            let row = row.filter(|row| row.transactional_ids.contains(&writer.transactional_id));
+            let is_own = writer.instance == self.me && row.is_some();
+            let closed = row.is_some_and(|row| row.closed_for >= task.since);
             let was_fenced = fenced
                 .get(&writer.transactional_id)
                 .is_some_and(|at| *at >= task.since);
-            if closed || was_fenced {
+            // Own ids were fenced by their own initialisation, before any plan was acted on.
+            if is_own || closed || was_fenced {
                 continue;
             }
-            let expected = plan.members.contains_key(&writer.instance);
+            let expected = row.is_some() && plan.members.contains_key(&writer.instance);
             if expected && self.is_present(&writer.instance) {
                 wait = true;
             } else {
