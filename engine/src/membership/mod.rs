@@ -12,6 +12,8 @@ pub mod holdings;
 pub mod link;
 mod rows;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use assign::{Before, Candidate, Share};
