@@ -102,6 +102,8 @@ pub struct Cluster {
     pub instances: Vec<Instance>,
     /// Every partition.
     pub tasks: Vec<Task>,
+    /// Consumers that have joined the application's group.
+    pub strangers: Vec<String>,
     /// Why the instance does not process everything that it should.
     pub not_ready: Option<String>,
 }

@@ -23,14 +23,40 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
 };
 
-use crate::epoch::{Destination, Epoch, Output, TaskEpoch};
+use crate::{
+    epoch::{Destination, Epoch, Output, TaskEpoch},
+    watchdog::Pulse,
+};
 
 mod way;
 
 pub use way::{Way, classify, way};
 
 /// How long one call to the broker may take before it is made again.
-const CALL: Duration = Duration::from_secs(10);
+const CALL: Duration = Duration::from_secs(3);
+/// A call that has not returned by then is not waited for. librdkafka's calls end in time but for
+/// one: `send_offsets_to_transaction` may never return when the group's coordinator is a broker that
+/// has left the cluster (librdkafka issues 5456 and 5511, open as of 2.12).
+pub const CALL_ENDS_WITHIN: Duration = Duration::from_secs(6);
+
+/// Separates a committer whose call does not end from the stores. Its producer will be fenced by the
+/// next one with its id; but should the call return after all, what it knows is of the past.
+#[derive(Debug, Clone, Default)]
+pub struct Tie(Arc<Mutex<bool>>);
+
+impl Tie {
+    /// Cuts the tie; `false` if the committer is writing to the stores at this moment.
+    #[must_use]
+    pub fn cut(&self) -> bool {
+        match self.0.try_lock() {
+            Ok(mut is_cut) => {
+                *is_cut = true;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
 
 /// What became of an epoch.
 #[derive(Debug)]
@@ -43,6 +69,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
+    /// It is committed, but a store cannot take it, and trying again would not help.
+    Failed(String),
 }
 
 /// What delivery reports say of the transaction under way.
@@ -97,11 +125,14 @@ pub struct Committer {
     group: Arc<ConsumerGroupMetadata>,
     committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     stop: Arc<AtomicBool>,
+    pulse: Pulse,
+    tie: Tie,
 }
 
 impl Committer {
     /// A committer with its own producer. Nothing is asked of the broker yet. `committed` hears of
-    /// every committed epoch once it is in its store; `stop` ends endless retries.
+    /// every committed epoch once it is in its store; `stop` ends endless retries; `pulse` shows that
+    /// it goes on.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -112,6 +143,7 @@ impl Committer {
         group: Arc<ConsumerGroupMetadata>,
         committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
         stop: Arc<AtomicBool>,
+        pulse: Pulse,
     ) -> anyhow::Result<Self> {
         let context = Deliveries {
             changelog: names.changelog.clone(),
@@ -124,6 +156,8 @@ impl Committer {
             group,
             committed,
             stop,
+            pulse,
+            tie: Tie::default(),
         })
     }
 
@@ -134,6 +168,7 @@ impl Committer {
     /// When the id cannot be initialised at all.
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
+            self.pulse.beat();
             match self.producer.init_transactions(CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
@@ -144,9 +179,16 @@ impl Committer {
         }
     }
 
+    /// What can separate this committer from the stores.
+    #[must_use]
+    pub fn tie(&self) -> Tie {
+        self.tie.clone()
+    }
+
     /// Takes epochs until the channel closes.
     pub fn run(self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
         loop {
+            self.pulse.beat();
             match epochs.recv_timeout(Duration::from_millis(500)) {
                 Ok(epoch) => {
                     let outcome = self.commit(&epoch);
@@ -173,6 +215,7 @@ impl Committer {
             Outcome::Committed => "committed",
             Outcome::Aborted(_) => "aborted",
             Outcome::Lost(_) => "lost",
+            Outcome::Failed(_) => "failed",
         };
         metrics::counter!("commits_total", "outcome" => result).increment(1);
         outcome
@@ -269,6 +312,7 @@ impl Committer {
             if self.stopping() {
                 return Err((Way::Abort, "stopped while the broker was away".into()));
             }
+            self.pulse.beat();
             self.producer.poll(Duration::from_millis(1));
         }
         if self.producer.context().failed.load(Ordering::Acquire) {
@@ -285,6 +329,7 @@ impl Committer {
         call: impl Fn() -> Result<(), KafkaError>,
     ) -> Result<(), (Way, String)> {
         loop {
+            self.pulse.beat();
             let Err(error) = call() else { return Ok(()) };
             match way(&error, during_commit) {
                 Way::Again if !self.stopping() => {
@@ -302,6 +347,7 @@ impl Committer {
         self.producer
             .purge(PurgeConfig::default().queue().inflight());
         loop {
+            self.pulse.beat();
             self.producer.poll(Duration::from_millis(1));
             let Err(error) = self.producer.abort_transaction(CALL) else {
                 return Outcome::Aborted(why);
@@ -314,16 +360,23 @@ impl Committer {
 
     /// After the commit: rows and positions go to the stores.
     fn store(&self, epoch: &Epoch) -> Outcome {
+        let is_cut = self.tie.0.lock();
+        if *is_cut.unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return Outcome::Lost("given up before the call returned".into());
+        }
         let positions = self.producer.context().take_positions();
         for task in &epoch.tasks {
             if let Some(position) = positions.get(&kafka_partition(task.partition)) {
                 let applied = task
                     .store
-                    .apply(&task.rows, *position)
+                    .apply_epoch(task, *position)
                     .and_then(|()| task.store.flush_if_due());
                 if let Err(error) = applied {
                     // Committed, but not here: the changelog has it.
-                    return Outcome::Lost(error.to_string());
+                    return match error.ends_the_instance() {
+                        true => Outcome::Failed(error.to_string()),
+                        false => Outcome::Lost(error.to_string()),
+                    };
                 }
             }
             (self.committed)(task);

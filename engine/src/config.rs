@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use common::topics::check_application_id;
 
+use crate::membership::Rules;
+
 /// What an instance of an application is told.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Application")]
@@ -15,9 +17,28 @@ pub struct Args {
     /// Names this instance; default: a name kept in the state directory
     #[arg(long, env = "INSTANCE_ID", value_name = "NAME", value_parser = check_application_id)]
     pub instance_id: Option<String>,
-    /// Label of where this instance runs, shown in the cluster's view
+    /// Label of where this instance runs; standbys are placed on other racks than their actives
     #[arg(long, env = "RACK", value_name = "LABEL")]
     pub rack: Option<String>,
+    /// Standbys of each partition, as far as there are other instances
+    #[arg(
+        long,
+        env = "NUM_STANDBY_REPLICAS",
+        value_name = "N",
+        default_value_t = 1
+    )]
+    pub num_standby_replicas: u32,
+    /// A store that lacks no more changelog records than this may take over at once; others warm up first
+    #[arg(
+        long,
+        env = "ACCEPTABLE_RECOVERY_LAG",
+        value_name = "RECORDS",
+        default_value_t = 10_000
+    )]
+    pub acceptable_recovery_lag: u32,
+    /// How long an instance that is away keeps the partitions that no other has caught up with
+    #[arg(long, env = "RESTART_GRACE", value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub restart_grace: Duration,
     /// Where stores are kept; several instances may share it, each claims a folder of its own
     #[arg(
         long,
@@ -41,6 +62,9 @@ pub struct Args {
     /// Worker threads; each processes a part of the partitions with a producer of its own
     #[arg(long, env = "WORKERS", value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub workers: u32,
+    /// An instance whose worker shows no sign of life for this time ends, so that others take over
+    #[arg(long, env = "STUCK_AFTER", value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub stuck_after: Duration,
     /// How often to commit: the time until a change can be read
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
@@ -66,6 +90,15 @@ pub struct Args {
 }
 
 impl Args {
+    /// What a leader makes plans by.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            standbys: self.num_standby_replicas as usize,
+            acceptable_lag: i64::from(self.acceptable_recovery_lag),
+        }
+    }
+
     /// What is wrong: one sentence each.
     #[must_use]
     pub fn check(&self) -> Vec<String> {

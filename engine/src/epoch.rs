@@ -39,7 +39,7 @@ pub struct TaskEpoch {
     pub partition: u32,
     /// Its store, which takes the rows after the commit.
     pub store: Arc<Store>,
-    /// Changed rows, sorted by key, each key once.
+    /// Changed rows, sorted by key, each key once; a digest comes last.
     pub rows: Vec<Row>,
     /// Other records, in order.
     pub outputs: Vec<Output>,
@@ -47,6 +47,8 @@ pub struct TaskEpoch {
     pub next_offset: Option<i64>,
     /// Source records in it.
     pub records: u64,
+    /// Digest of all rows of the store once these are in it.
+    pub digest: u64,
 }
 
 impl TaskEpoch {

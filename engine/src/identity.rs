@@ -6,10 +6,13 @@
 
 use std::{
     fs::{self, File, TryLockError},
+    io,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
+
+const STORES: &str = "stores";
 
 /// A claimed folder. Dropping it gives it up.
 #[derive(Debug)]
@@ -19,6 +22,58 @@ pub struct Identity {
     /// Its stores' folder.
     pub stores: PathBuf,
     _lock: File,
+}
+
+/// The folder of an instance on this machine.
+#[derive(Debug)]
+pub struct Slot {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Has an instance locked it?
+    pub in_use: bool,
+}
+
+impl Slot {
+    /// Removes its stores. The instance keeps its name.
+    ///
+    /// # Errors
+    /// When an instance has started meanwhile, or files cannot be removed.
+    pub fn remove_stores(&self) -> anyhow::Result<()> {
+        let folder = self.folder.display();
+        let Some(_lock) = try_lock(&self.folder)? else {
+            bail!("{folder} is in use: stop the instance first");
+        };
+        match fs::remove_dir_all(self.folder.join(STORES)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("cannot remove the stores in {folder}"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The folders of all instances of `application_id` under `state_dir`.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub fn slots(state_dir: &Path, application_id: &str) -> anyhow::Result<Vec<Slot>> {
+    let application = state_dir.join(application_id);
+    let entries = match fs::read_dir(&application) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => {
+            return Err(error).with_context(|| format!("cannot read {}", application.display()));
+        }
+    };
+    let mut slots = Vec::new();
+    for entry in entries {
+        let folder = entry?.path();
+        if folder.is_dir() {
+            let in_use = try_lock(&folder)?.is_none();
+            slots.push(Slot { folder, in_use });
+        }
+    }
+    Ok(slots)
 }
 
 /// Claims a folder for an instance of `application_id`, named or not.
@@ -78,7 +133,7 @@ fn identity(slot: &Path, lock: File, name: Option<&str>) -> anyhow::Result<Ident
     fs::write(&path, &instance_id).with_context(|| format!("cannot write {}", path.display()))?;
     Ok(Identity {
         instance_id,
-        stores: slot.join("stores"),
+        stores: slot.join(STORES),
         _lock: lock,
     })
 }

@@ -11,9 +11,10 @@ use common::{kafka, topics::Names};
 use tokio::sync::watch;
 
 use crate::{
+    guard::Findings,
     identity::Identity,
     lookup::Lookup,
-    membership::{PlanNumber, link::SeatNews},
+    membership::{PlanNumber, Rules, link::SeatNews},
     processor::Processor,
     query::{Query, View},
     restore::Done,
@@ -44,10 +45,16 @@ pub struct Settings<P> {
     pub endpoint: String,
     /// Label of where it runs.
     pub rack: Option<String>,
+    /// What the plan follows, when this instance makes it.
+    pub rules: Rules,
+    /// How long an owner that is away is waited for, if nobody else has what it has.
+    pub restart_grace: Duration,
     /// What all stores share.
     pub shared: Shared,
     /// Worker threads.
     pub workers: u32,
+    /// After this time without a sign of life, a worker is taken to be stuck.
+    pub stuck_after: Duration,
     /// How often to commit.
     pub commit_interval: Duration,
     /// What tasks must know.
@@ -139,5 +146,6 @@ enum Happening {
     Fenced(String, PlanNumber),
     Restore(Done),
     Worker(u32, Report),
+    Guard(Findings),
     Stop,
 }

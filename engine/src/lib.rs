@@ -7,8 +7,10 @@
 
 pub mod commit;
 pub mod config;
+pub mod digest;
 pub mod epoch;
 pub mod fetch;
+pub mod guard;
 pub mod identity;
 pub mod instance;
 pub mod intake;
@@ -17,10 +19,12 @@ pub mod membership;
 pub mod objects;
 pub mod processor;
 pub mod query;
+pub mod reset;
 pub mod restore;
 pub mod scenario;
 pub mod store;
 pub mod task;
 pub mod testing;
 pub mod timers;
+pub mod watchdog;
 pub mod worker;

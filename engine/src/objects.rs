@@ -9,6 +9,7 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use crate::{
+    digest,
     epoch::{Row, TaskEpoch},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
@@ -21,6 +22,8 @@ const CACHED: usize = 100_000;
 #[derive(Debug)]
 pub struct Entry<V> {
     value: Option<V>,
+    /// What the row adds to the digest, as of the last cut; `None` if there was no row.
+    hash: Option<u64>,
     dirty: bool,
     listed: bool,
 }
@@ -78,9 +81,10 @@ impl<V: Value> Objects<V> {
         let index = match self.cache.get_index_of(key) {
             Some(index) => index,
             None => {
-                let value = self.load(key)?;
+                let (value, hash) = self.load(key)?.unzip();
                 let entry = Entry {
                     value,
+                    hash,
                     dirty: false,
                     listed: false,
                 };
@@ -95,31 +99,45 @@ impl<V: Value> Objects<V> {
         Ok(entry)
     }
 
-    fn load(&self, key: &[u8]) -> Result<Option<V>, store::Error> {
+    /// The value and its row's hash.
+    fn load(&self, key: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
         let row = row_key(OBJECT, key);
-        let decode = |bytes: &[u8]| V::decode(bytes).map_err(|e| self.store.corrupt(&row, e));
+        let decode = |bytes: &[u8]| {
+            let value = V::decode(bytes).map_err(|e| self.store.corrupt(&row, e))?;
+            Ok((value, digest::of_row(&row, bytes)))
+        };
         if let Some(staged) = self.staged.as_ref().and_then(|epoch| epoch.row(&row)) {
             return staged.map(decode).transpose();
         }
         self.store.get(&row)?.as_deref().map(decode).transpose()
     }
 
-    /// The changed rows since the last cut.
-    pub(crate) fn cut(&mut self) -> Vec<Row> {
+    /// The changed rows since the last cut; adds the change of the digest to `digest`.
+    pub(crate) fn cut(&mut self, digest: &mut u64) -> Vec<Row> {
         let mut rows = Vec::new();
         for index in self.touched.drain(..) {
             let Some((key, entry)) = self.cache.get_index_mut(index) else {
                 continue;
             };
             entry.listed = false;
-            if std::mem::take(&mut entry.dirty) {
-                let value = entry.value.as_ref().map(|value| {
-                    let mut bytes = Vec::new();
-                    value.encode(&mut bytes);
-                    bytes
-                });
-                rows.push((row_key(OBJECT, key), value));
+            if !std::mem::take(&mut entry.dirty) {
+                continue;
             }
+            let key = row_key(OBJECT, key);
+            let value = entry.value.as_ref().map(|value| {
+                let mut bytes = Vec::new();
+                value.encode(&mut bytes);
+                bytes
+            });
+            let hash = value.as_ref().map(|value| digest::of_row(&key, value));
+            // What came and went within the epoch was never there.
+            if hash.is_some() || entry.hash.is_some() {
+                *digest = digest
+                    .wrapping_sub(entry.hash.unwrap_or(0))
+                    .wrapping_add(hash.unwrap_or(0));
+                rows.push((key, value));
+            }
+            entry.hash = hash;
         }
         if self.cache.len() > CACHED {
             self.cache.clear();

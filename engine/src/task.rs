@@ -11,11 +11,12 @@ use common::{
 };
 
 use crate::{
-    epoch::{Destination, Output, TaskEpoch},
+    digest::{self, Digest},
+    epoch::{Destination, Output, Row, TaskEpoch},
     intake::{self, Intake, Limits, SourceRecord},
     objects::Objects,
     processor::{Context, Event, Failure, Outputs, Processor, Record, Rejected},
-    store::Store,
+    store::{self, Store},
     timers::Timers,
 };
 
@@ -33,6 +34,37 @@ pub struct Settings {
     pub limits: Limits,
     /// Writes dead letters.
     pub dead_letters: Encoder<DeadLetter>,
+}
+
+/// How much an epoch has taken in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Source records.
+    pub records: u64,
+    /// Their keys and values, and those of the outputs.
+    pub bytes: u64,
+}
+
+impl Load {
+    /// Is it less than `limit` in both?
+    #[must_use]
+    pub fn is_within(self, limit: Self) -> bool {
+        self.records < limit.records && self.bytes < limit.bytes
+    }
+
+    fn add(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
+        let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
+        self.bytes += len(key) + len(value);
+    }
+}
+
+impl std::iter::Sum for Load {
+    fn sum<I: Iterator<Item = Self>>(loads: I) -> Self {
+        loads.fold(Self::default(), |sum, load| Self {
+            records: sum.records + load.records,
+            bytes: sum.bytes + load.bytes,
+        })
+    }
 }
 
 /// What became of a record.
@@ -60,21 +92,61 @@ pub struct Task<P: Processor> {
     timers: Timers,
     outputs: Vec<Output>,
     next_offset: Option<i64>,
-    records: u64,
+    load: Load,
     committed_offset: i64,
     staged: Option<Arc<TaskEpoch>>,
+    digests: Digests,
+    now_ms: i64,
+}
+
+/// When to write a digest, and what to write.
+#[derive(Default)]
+struct Digests {
+    /// Of all rows up to the last cut, and up to the last commit.
+    rows: u64,
+    committed: u64,
+    /// Rows written since the last digest; `None` before the first, and when some were thrown away.
+    since_last: Option<u64>,
+    /// Are there rows that no digest has seen?
+    stale: bool,
+    last_ms: i64,
+}
+
+impl Digests {
+    /// Counts the rows of an epoch and adds a digest to them, if one is due.
+    fn add_to(&mut self, rows: &mut Vec<Row>, now_ms: i64) {
+        self.stale |= !rows.is_empty();
+        if let Some(since_last) = &mut self.since_last {
+            *since_last += rows.len() as u64;
+        }
+        if !self.stale || now_ms.saturating_sub(self.last_ms) < digest::EVERY_MS {
+            return;
+        }
+        let since_last = self.since_last.replace(0);
+        let digest = Digest {
+            rows: self.rows,
+            since_last,
+        };
+        rows.push(digest.row());
+        self.stale = false;
+        self.last_ms = now_ms;
+    }
 }
 
 impl<P: Processor> Task<P> {
     /// A task whose store is complete and whose next source record is at `committed_offset`.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
     pub fn new(
         partition: u32,
         settings: Settings,
         processor: P,
         store: Arc<Store>,
         committed_offset: i64,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, store::Error> {
+        let rows = store.digest()?;
+        Ok(Self {
             partition,
             settings,
             processor,
@@ -83,10 +155,16 @@ impl<P: Processor> Task<P> {
             store,
             outputs: Vec::new(),
             next_offset: None,
-            records: 0,
+            load: Load::default(),
             committed_offset,
             staged: None,
-        }
+            digests: Digests {
+                rows,
+                committed: rows,
+                ..Digests::default()
+            },
+            now_ms: 0,
+        })
     }
 
     /// The store: committed rows only.
@@ -101,10 +179,10 @@ impl<P: Processor> Task<P> {
         self.committed_offset
     }
 
-    /// Records since the last cut.
+    /// What was taken in since the last cut.
     #[must_use]
-    pub fn pending(&self) -> u64 {
-        self.records
+    pub fn pending(&self) -> Load {
+        self.load
     }
 
     /// Processes one record.
@@ -142,7 +220,8 @@ impl<P: Processor> Task<P> {
             Err(fatal) => return Err(fatal),
         }
         self.next_offset = Some(record.offset + 1);
-        self.records += 1;
+        self.load.records += 1;
+        self.load.add(record.key, record.value);
         Ok(Progress::Done)
     }
 
@@ -171,12 +250,14 @@ impl<P: Processor> Task<P> {
             outputs: &mut outputs,
         };
         self.processor.process(event, &mut context)?;
-        self.outputs
-            .extend(outputs.records.into_iter().map(|(key, value)| Output {
+        for (key, value) in outputs.records {
+            self.load.add(Some(&key), value.as_deref());
+            self.outputs.push(Output {
                 to: Destination::States,
                 key: Some(key),
                 value,
-            }));
+            });
+        }
         Ok(())
     }
 
@@ -227,6 +308,7 @@ impl<P: Processor> Task<P> {
     /// # Errors
     /// When the store fails or the processor is broken: the task must be closed.
     pub fn fire_timers(&mut self, now_ms: i64) -> Result<bool, Failure> {
+        self.now_ms = now_ms;
         let due = self.timers.take_due(now_ms, TIMERS_AT_ONCE)?;
         for (due_ms, key) in &due {
             let event = Event::Timer {
@@ -241,12 +323,17 @@ impl<P: Processor> Task<P> {
 
     /// Ends the current epoch and hands it out for the commit; `None` if nothing happened. The epoch
     /// before it must have been committed.
-    pub fn cut(&mut self) -> Option<Arc<TaskEpoch>> {
-        let mut rows = self.objects.cut();
-        rows.extend(self.timers.cut());
+    ///
+    /// # Errors
+    /// When the store fails: the task must be closed.
+    pub fn cut(&mut self) -> Result<Option<Arc<TaskEpoch>>, Failure> {
+        let digests = &mut self.digests;
+        let mut rows = self.objects.cut(&mut digests.rows);
+        rows.extend(self.timers.cut(&mut digests.rows)?);
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        digests.add_to(&mut rows, self.now_ms);
         if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
-            return None;
+            return Ok(None);
         }
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
@@ -254,16 +341,18 @@ impl<P: Processor> Task<P> {
             rows,
             outputs: std::mem::take(&mut self.outputs),
             next_offset: self.next_offset.take(),
-            records: std::mem::take(&mut self.records),
+            records: std::mem::take(&mut self.load).records,
+            digest: self.digests.rows,
         });
         self.stage(Some(Arc::clone(&epoch)));
-        Some(epoch)
+        Ok(Some(epoch))
     }
 
     /// The epoch handed out is committed and in the store.
     pub fn committed(&mut self) {
-        if let Some(offset) = self.staged.take().and_then(|epoch| epoch.next_offset) {
-            self.committed_offset = offset;
+        if let Some(epoch) = self.staged.take() {
+            self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
+            self.digests.committed = epoch.digest;
         }
         self.stage(None);
     }
@@ -275,8 +364,10 @@ impl<P: Processor> Task<P> {
         self.timers.abandon();
         self.outputs.clear();
         self.next_offset = None;
-        self.records = 0;
+        self.load = Load::default();
         self.staged = None;
+        self.digests.rows = self.digests.committed;
+        self.digests.since_last = None;
     }
 
     fn stage(&mut self, epoch: Option<Arc<TaskEpoch>>) {

@@ -10,11 +10,12 @@ use common::{
 };
 
 use crate::{
+    digest,
     epoch::{Destination, Output},
     intake::{Limits, SourceRecord},
     processor::Failure,
     scenario::{Codecs, Scenario, ScenarioProcessor, object::Stored, view},
-    store::{OBJECT, Shared, Store, row_key},
+    store::{OBJECT, Shared, Store, TIMER, row_key},
     task::{Progress, Schemas, Settings, Task},
 };
 
@@ -182,11 +183,11 @@ impl<S: Scenario> TestDriver<S> {
     /// # Panics
     /// When the store fails.
     pub fn commit(&mut self) {
-        if let Some(epoch) = self.task.cut() {
+        if let Some(epoch) = self.task.cut().expect("the store answers") {
             self.position += 1;
             let store = Arc::clone(self.task.store());
             store
-                .apply(&epoch.rows, self.position)
+                .apply_epoch(&epoch, self.position)
                 .expect("rows are applied");
             self.outputs.extend(epoch.outputs.iter().cloned());
             self.task.committed();
@@ -264,6 +265,23 @@ impl<S: Scenario> TestDriver<S> {
         Some(Stored::decode(&row).expect("a row"))
     }
 
+    /// Asserts that the digest of the store is that of its rows.
+    ///
+    /// # Panics
+    /// When it is not.
+    pub fn assert_digest(&self) {
+        let store = self.task.store();
+        let mut sum = 0_u64;
+        for prefix in [OBJECT, TIMER] {
+            let add = |key: &[u8], value: &[u8]| {
+                sum = sum.wrapping_add(digest::of_row(key, value));
+                true
+            };
+            store.scan(&[prefix], add).expect("the store answers");
+        }
+        assert_eq!(store.digest().expect("the store answers"), sum);
+    }
+
     /// Commits, and reads the state of an object as a query would.
     #[must_use]
     pub fn state(&mut self, object_id: &str) -> Option<State> {
@@ -280,7 +298,7 @@ fn task<S: Scenario>(
     committed_offset: i64,
 ) -> Task<ScenarioProcessor<S>> {
     let processor = ScenarioProcessor::new(Arc::clone(scenario), Arc::clone(codecs), MAX_SKEW_MS);
-    Task::new(0, settings.clone(), processor, store, committed_offset)
+    Task::new(0, settings.clone(), processor, store, committed_offset).expect("a store")
 }
 
 fn offline_registry() -> Registry {

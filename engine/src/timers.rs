@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    digest,
     epoch::{Row, TaskEpoch},
     store::{self, Store, TIMER},
 };
@@ -106,11 +107,33 @@ impl Timers {
         Ok((due, next))
     }
 
-    pub(crate) fn cut(&mut self) -> Vec<Row> {
-        std::mem::take(&mut self.changes)
-            .into_iter()
-            .map(|((due_ms, key), armed)| (row_key(due_ms, &key), armed.then(Vec::new)))
-            .collect()
+    /// The changed rows since the last cut; adds the change of the digest to `digest`.
+    pub(crate) fn cut(&mut self, digest: &mut u64) -> Result<Vec<Row>, store::Error> {
+        let mut rows = Vec::new();
+        for ((due_ms, key), armed) in &self.changes {
+            let row = row_key(*due_ms, key);
+            // What is armed already, or was never armed, is no change.
+            if self.is_armed(&row)? == *armed {
+                continue;
+            }
+            let hash = digest::of_row(&row, &[]);
+            *digest = match armed {
+                true => digest.wrapping_add(hash),
+                false => digest.wrapping_sub(hash),
+            };
+            rows.push((row, armed.then(Vec::new)));
+        }
+        self.changes.clear();
+        Ok(rows)
+    }
+
+    /// Was it armed at the last cut?
+    fn is_armed(&self, row: &[u8]) -> Result<bool, store::Error> {
+        let staged = self.staged.as_ref().and_then(|epoch| epoch.row(row));
+        match staged {
+            Some(value) => Ok(value.is_some()),
+            None => Ok(self.store.get(row)?.is_some()),
+        }
     }
 
     pub(crate) fn stage(&mut self, epoch: Option<Arc<TaskEpoch>>) {

@@ -16,7 +16,8 @@ use engine::scenario::Scenario;
 #[derive(Debug, Clone, Parser)]
 #[command(
     version,
-    after_help = "Example: state-service --bootstrap-servers localhost:9092 --schema-registry-url http://localhost:8081"
+    after_help = "Example: state-service --bootstrap-servers localhost:9092 --schema-registry-url http://localhost:8081\n\n\
+        state-service reset takes an application back to its beginning; see state-service reset --help."
 )]
 pub struct Config<S: Scenario> {
     /// TOML file with settings

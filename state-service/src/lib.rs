@@ -2,7 +2,7 @@
 //!
 //! A service of your own is a scenario and one line: `state_service::main::<MyScenario>()`.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use common::{
@@ -28,6 +28,7 @@ mod cluster;
 mod commands;
 pub mod config;
 mod http;
+mod reset;
 
 pub use config::Config;
 
@@ -35,6 +36,11 @@ pub use config::Config;
 /// itself if it cannot.
 #[must_use]
 pub fn main<S: Scenario>() -> ExitCode {
+    let mut args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|word| word == "reset") {
+        args.remove(1);
+        return reset::main(S::NAME, args);
+    }
     let config: Config<S> = common::config::parse();
     telemetry::init(&config.telemetry);
     let runtime = match tokio::runtime::Runtime::new() {
@@ -136,8 +142,11 @@ async fn prepare<S: Scenario>(
         partitions,
         endpoint: endpoint.to_owned(),
         rack: settings.rack.clone(),
+        rules: settings.rules(),
+        restart_grace: settings.restart_grace,
         shared: Shared::on_disk(settings.block_cache_mb << 20),
         workers: settings.workers,
+        stuck_after: settings.stuck_after,
         commit_interval: settings.commit_interval,
         task: task_settings(config, &names, partitions, dead_letters),
         factory: Arc::new(move |_| {

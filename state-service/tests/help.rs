@@ -20,3 +20,20 @@ fn help_is_as_checked_in() {
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(shown, golden, "see the head of this test");
 }
+
+#[test]
+fn help_of_reset_is_as_checked_in() {
+    // Not a terminal and no environment: always as wide, with no values of the moment.
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_state-service"))
+        .args(["reset", "--help"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden/state-service-reset.help.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, &shown).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(shown, golden, "see the head of this test");
+}

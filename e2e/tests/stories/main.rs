@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod connections;
 mod mail;
+mod mistakes;
 mod outages;
 mod python;
 mod registry;

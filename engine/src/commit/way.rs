@@ -48,6 +48,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_error_outside_the_transactional_api_has_its_way() {
+        use RDKafkaErrorCode::{
+            Fatal, Fenced, InvalidProducerEpoch, MessageSizeTooLarge, MessageTimedOut, QueueFull,
+        };
+        let produce = KafkaError::MessageProduction;
+        let cases = [
+            (produce(QueueFull), false, Way::Again),
+            (produce(MessageTimedOut), false, Way::Abort),
+            (produce(MessageSizeTooLarge), false, Way::Abort),
+            (produce(Fatal), false, Way::Close),
+            (produce(Fenced), false, Way::Close),
+            // Of an interrupted commit nobody knows what became.
+            (produce(MessageTimedOut), true, Way::Close),
+            (KafkaError::Flush(InvalidProducerEpoch), true, Way::Close),
+            (KafkaError::Canceled, true, Way::Close),
+            (KafkaError::Canceled, false, Way::Abort),
+        ];
+        for (error, during_commit, expected) in cases {
+            assert_eq!(
+                way(&error, during_commit),
+                expected,
+                "{error:?}, commit: {during_commit}"
+            );
+        }
+    }
+
+    #[test]
     fn every_combination_of_flags_has_its_way() {
         let cases = [
             ((true, false, false), Way::Close),

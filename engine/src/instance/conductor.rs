@@ -2,12 +2,13 @@
 //! acts on what the other threads report. Everything slow happens in those.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -16,13 +17,16 @@ use tokio::sync::watch;
 use super::{Happening, Settings};
 use crate::{
     epoch::TaskEpoch,
+    guard::{self, Findings},
     membership::{
         Cluster, PlanNumber, Row, Status, VERSION,
+        holdings::Holdings,
         link::{self, Beats, Duty, Link, News, Seat, SeatNews},
     },
     processor::Processor,
     query::{LocalTask, View},
-    restore::{self, Job},
+    restore::{self, Job, Stores},
+    watchdog::{Pulse, Watchdog},
     worker::{self, Report, Workers},
 };
 
@@ -34,26 +38,6 @@ const STOP_WITHIN: Duration = Duration::from_secs(10);
 const YIELD_THE_SEAT_FOR: Duration = Duration::from_secs(2);
 /// Pause before a worker that has ended is started again: what ended it may not be over.
 pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
-
-/// How far a partition is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Former owners must close it or be fenced.
-    Waiting,
-    Restoring,
-    /// Restored, the worker is asked to open it.
-    Opening,
-    Running,
-    /// The restorer is asked to forget it.
-    Cancelling,
-    /// The worker is asked to close it.
-    Closing,
-}
-
-pub(super) struct Held {
-    pub(super) since: PlanNumber,
-    pub(super) phase: Phase,
-}
 
 /// The leader's seat as this instance has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,17 +63,20 @@ pub(super) struct Conductor<P> {
     /// Our last beat that came back, and when it did.
     pub(super) heard: (u64, Instant),
     pub(super) restorer: mpsc::Sender<Job>,
+    /// The stores that no task has.
+    pub(super) stores: Arc<Stores>,
+    /// The generation of the application, once the restorer has been told.
+    pub(super) generation: Option<String>,
     pub(super) workers: Workers,
-    /// Workers that take orders.
-    pub(super) ready: BTreeSet<u32>,
-    pub(super) held: BTreeMap<u32, Held>,
-    pub(super) fenced: BTreeMap<String, PlanNumber>,
-    pub(super) fencing: BTreeSet<String>,
+    pub(super) holdings: Holdings,
     /// Workers that have ended, and when to start them again.
     pub(super) restart: BTreeMap<u32, Instant>,
-    /// Both topics must be read to their ends before the plan is acted on.
-    pub(super) catch_up: bool,
     stop_now: Arc<AtomicBool>,
+    pub(super) watchdog: Watchdog,
+    looked: Instant,
+    pub(super) stuck: Option<String>,
+    pub(super) strangers: Vec<String>,
+    _guard: mpsc::Sender<()>,
     pub(super) failed: Option<anyhow::Error>,
 }
 
@@ -114,7 +101,7 @@ impl<P: Processor> Conductor<P> {
             move |news| drop(report.send(Happening::Seat(news))),
         )?;
         let report = happenings.clone();
-        let (restorer, _stores) = restore::start(
+        let (restorer, stores) = restore::start(
             restore::Settings {
                 kafka: settings.kafka.clone(),
                 application_id: settings.application_id.clone(),
@@ -123,6 +110,15 @@ impl<P: Processor> Conductor<P> {
                 shared: settings.shared.clone(),
             },
             move |done| drop(report.send(Happening::Restore(done))),
+        )?;
+        let report = happenings.clone();
+        let guard = guard::start(
+            guard::Settings {
+                kafka: settings.kafka.clone(),
+                application_id: settings.application_id.clone(),
+                source: settings.names.reports.clone(),
+            },
+            move |findings| drop(report.send(Happening::Guard(findings))),
         )?;
         let row = Row {
             version: VERSION,
@@ -136,8 +132,19 @@ impl<P: Processor> Conductor<P> {
                 .collect(),
             closed_for: 0,
             tasks: BTreeMap::new(),
+            stores: BTreeMap::new(),
         };
-        let mut cluster = Cluster::new(&settings.identity.instance_id, &incarnation);
+        // The first row tells what is on the disk: the plan places partitions by that.
+        while !stores.surveyed() {
+            thread::park_timeout(Duration::from_millis(2));
+        }
+        let mut cluster = Cluster::new(
+            &settings.identity.instance_id,
+            &incarnation,
+            settings.rules,
+            beats_in(settings.restart_grace),
+        );
+        let holdings = Holdings::new(settings.workers);
         let mut link = link;
         // What a former incarnation announced must be known before our own row replaces it.
         read_to_end(&mut link, &mut cluster);
@@ -153,6 +160,8 @@ impl<P: Processor> Conductor<P> {
             beats: Some(beats),
             seat,
             restorer,
+            stores,
+            generation: None,
             settings,
             happenings,
             view,
@@ -162,13 +171,14 @@ impl<P: Processor> Conductor<P> {
             deposed: None,
             heard: (0, Instant::now()),
             workers: Workers::new(),
-            ready: BTreeSet::new(),
-            held: BTreeMap::new(),
-            fenced: BTreeMap::new(),
-            fencing: BTreeSet::new(),
+            holdings,
             restart: BTreeMap::new(),
-            catch_up: false,
             stop_now: Arc::default(),
+            watchdog: Watchdog::default(),
+            looked: Instant::now(),
+            stuck: None,
+            strangers: Vec::new(),
+            _guard: guard,
             failed: None,
         })
     }
@@ -188,10 +198,11 @@ impl<P: Processor> Conductor<P> {
                 drop(self.leave(heard));
                 return Err(error);
             }
-            if self.catch_up {
+            if self.holdings.must_catch_up() {
                 read_to_end(&mut self.link, &mut self.cluster);
-                self.catch_up = false;
+                self.holdings.caught_up();
             }
+            self.look_after_workers();
             self.restart_workers();
             self.lead();
             self.carry_out();
@@ -241,7 +252,14 @@ impl<P: Processor> Conductor<P> {
             lookup: self.settings.lookup.clone(),
             committed: Arc::new(move |epoch: &TaskEpoch| tell_applied(&applied, epoch)),
             stop: Arc::clone(&self.stop_now),
+            pulse: Pulse::default(),
+            commit_pulse: Pulse::default(),
         };
+        self.watchdog
+            .watch(format!("worker {number}"), settings.pulse.clone());
+        let committer = settings.commit_pulse.clone();
+        self.watchdog
+            .watch(format!("committer {number}"), committer);
         let report = self.happenings.clone();
         let started = worker::start(settings, move |news| {
             drop(report.send(Happening::Worker(number, news)));
@@ -266,12 +284,53 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
+    /// A worker that is stuck cannot be stopped: the instance ends, and others take over.
+    fn look_after_workers(&mut self) {
+        let passed = self.looked.elapsed();
+        self.looked = Instant::now();
+        let limit = self.settings.stuck_after;
+        if let Some(name) = self.watchdog.look(passed, limit) {
+            let why = format!("{name} has shown no sign of life for {limit:?}");
+            self.stuck = Some(why.clone());
+            self.publish_view();
+            self.failed = Some(anyhow::anyhow!(why));
+        }
+    }
+
+    fn on_findings(&mut self, findings: Findings) {
+        let partitions = self.settings.partitions;
+        if let Some(found) = findings.partitions
+            && found != partitions
+        {
+            let topic = &self.settings.names.reports;
+            self.failed = Some(anyhow::anyhow!(
+                "topic {topic} has {found} partitions now; the state of this application was made \
+                 with {partitions}, and keys are on other partitions than before: use another \
+                 application id, or reset this one (see `reset --help`)"
+            ));
+        }
+        if findings.strangers != self.strangers {
+            for stranger in &findings.strangers {
+                tracing::error!(
+                    stranger,
+                    group = self.settings.application_id,
+                    "a consumer has joined the group of this application; it can move its offsets: \
+                     stop it, or give it another group.id"
+                );
+            }
+            self.strangers = findings.strangers;
+        }
+        let count = u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
+        metrics::gauge!("strangers_in_group").set(f64::from(count));
+    }
+
     fn listen(&mut self) {
         let cluster = &mut self.cluster;
         self.link
             .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
         if self.cluster.own_beat() > self.heard.0 {
             self.heard = (self.cluster.own_beat(), Instant::now());
+            self.tell_positions();
         }
     }
 
@@ -279,12 +338,12 @@ impl<P: Processor> Conductor<P> {
         match happening {
             Happening::Seat(news) => self.on_seat(news),
             Happening::Fenced(id, plan) => {
-                self.fencing.remove(&id);
                 tracing::info!(transactional_id = id, "fenced");
-                self.fenced.insert(id, plan);
+                self.holdings.on_fenced(id, plan);
             }
             Happening::Restore(done) => self.on_restore(done),
             Happening::Worker(number, report) => self.on_worker(number, report),
+            Happening::Guard(findings) => self.on_findings(findings),
             Happening::Stop => {}
         }
     }
@@ -342,6 +401,10 @@ impl<P: Processor> Conductor<P> {
         while left > 0 {
             let remaining = deadline.saturating_duration_since(Instant::now());
             match heard.recv_timeout(remaining) {
+                Ok(Happening::Worker(_, Report::Failed(why))) => {
+                    tracing::warn!(why, "a worker did not end in order");
+                    left -= 1;
+                }
                 Ok(Happening::Worker(_, Report::Ended(why))) => {
                     if let Some(why) = why {
                         tracing::warn!(why, "a worker did not end in order");
@@ -368,9 +431,19 @@ impl<P: Processor> Conductor<P> {
                 row.closed_for = PlanNumber::MAX;
             });
         }
+        // The restorer brings its stores to disk, and lets go of the table of stores.
+        drop(self.restorer);
+        while Arc::strong_count(&self.stores) > 1 && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
+        }
         tracing::info!("left the application");
         Ok(())
     }
+}
+
+/// How many beats come in `time`.
+fn beats_in(time: Duration) -> u32 {
+    u32::try_from(time.as_millis() / link::BEAT.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn hear(cluster: &mut Cluster, news: News) {

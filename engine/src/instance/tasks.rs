@@ -1,4 +1,4 @@
-//! Carrying out the plan: which tasks this instance starts, which it closes, and what it says of them.
+//! Carrying out the plan: turning [`Action`]s into orders, and reports into what is held.
 
 use std::{collections::BTreeMap, sync::Arc, thread, time::Instant};
 
@@ -6,93 +6,78 @@ use tokio::sync::watch;
 
 use super::{
     Happening,
-    conductor::{Conductor, Held, Phase, RESTART_AFTER, write},
+    conductor::{Conductor, RESTART_AFTER, read, write},
 };
 use crate::{
-    membership::{PlanNumber, Start, TaskRow, link},
+    membership::{
+        PlanNumber,
+        holdings::{Action, Held, worker_of},
+        link,
+    },
     processor::Processor,
     query::LocalTask,
     restore::{Done, Job},
-    worker::{Order, Report, worker_of},
+    worker::{Order, Report},
 };
 
 impl<P: Processor> Conductor<P> {
-    /// Brings what this instance holds in line with the plan in force.
+    /// Brings what this instance holds in line with the plan in force, and tells the others.
     pub(super) fn carry_out(&mut self) {
-        let Some(plan) = self.cluster.plan().map(|plan| plan.number) else {
-            return;
-        };
-        let mine = self.cluster.mine();
-        let held: Vec<u32> = self.held.keys().copied().collect();
-        for partition in held {
-            let since = self.held.get(&partition).map(|held| held.since);
-            if mine.get(&partition).copied() != since {
-                self.close(partition);
-            }
+        if self.generation.is_none()
+            && let Some(plan) = self.cluster.plan()
+        {
+            self.generation = Some(plan.generation.clone());
+            self.restore(Job::Generation(plan.generation.clone()));
         }
-        for (partition, since) in &mine {
-            let worker = worker_of(*partition, self.settings.workers);
-            if self.ready.contains(&worker) && !self.held.contains_key(partition) {
-                let held = Held {
-                    since: *since,
-                    phase: Phase::Waiting,
-                };
-                self.held.insert(*partition, held);
-            }
+        for action in self.holdings.carry_out(&self.cluster) {
+            self.act(action);
         }
-        self.begin_waiting();
-        self.tell(plan, &mine);
+        let tasks = self.holdings.tasks();
+        let closed_for = self.holdings.closed_for(&self.cluster);
+        if let Some(beats) = &self.beats {
+            beats.update(|row| {
+                row.tasks = tasks;
+                row.closed_for = closed_for.unwrap_or(row.closed_for);
+            });
+        }
     }
 
-    fn close(&mut self, partition: u32) {
-        let Some(held) = self.held.get_mut(&partition) else {
-            return;
-        };
-        match held.phase {
-            Phase::Waiting => drop(self.held.remove(&partition)),
-            Phase::Restoring => {
-                held.phase = Phase::Cancelling;
-                drop(self.restorer.send(Job::Cancel(partition)));
+    /// How far the stores are, those of tasks and the others: goes out with the next beat.
+    pub(super) fn tell_positions(&self) {
+        let others = self.stores.all().into_iter();
+        let mut positions: BTreeMap<u32, i64> = others
+            .map(|(partition, standing)| (partition, standing.position))
+            .collect();
+        for task in read(&self.tasks).values() {
+            // A store that cannot be read is found by its task.
+            if let Ok(position) = task.store.position() {
+                positions.insert(task.partition, position);
             }
-            Phase::Opening | Phase::Running => {
-                held.phase = Phase::Closing;
+        }
+        if let Some(beats) = &self.beats {
+            beats.tell(|row| row.stores = positions);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Follow(partition) => self.restore(Job::Follow(partition)),
+            Action::Restore(partition) => self.restore(Job::Restore(partition)),
+            Action::Cancel(partition) => self.restore(Job::Cancel(partition)),
+            Action::Close(partition) => {
                 self.hide(partition);
                 self.order(partition, Order::Close(partition));
             }
-            Phase::Cancelling | Phase::Closing => {}
+            Action::Fence(id, plan) => self.fence(id, plan),
         }
     }
 
-    fn begin_waiting(&mut self) {
-        let plan = self.cluster.plan().map_or(0, |plan| plan.number);
-        let waiting: Vec<u32> = self
-            .held
-            .iter()
-            .filter(|(_, held)| held.phase == Phase::Waiting)
-            .map(|(partition, _)| *partition)
-            .collect();
-        for partition in waiting {
-            match self.cluster.start(partition, &self.fenced) {
-                Start::Now => {
-                    if let Some(held) = self.held.get_mut(&partition) {
-                        held.phase = Phase::Restoring;
-                    }
-                    drop(self.restorer.send(Job::Restore(partition)));
-                }
-                Start::Wait => {}
-                Start::Fence(ids) => {
-                    for id in ids {
-                        self.fence(id, plan);
-                    }
-                }
-            }
-        }
+    fn restore(&self, job: Job) {
+        // The restorer ends only when this sender is dropped.
+        drop(self.restorer.send(job));
     }
 
     fn fence(&mut self, id: String, plan: PlanNumber) {
-        if !self.fencing.insert(id.clone()) {
-            return;
-        }
         let kafka = self.settings.kafka.clone();
         let report = self.happenings.clone();
         let spawned = thread::Builder::new().name("fence".into()).spawn(move || {
@@ -104,34 +89,7 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
-    /// Writes what this instance holds into its row, and which plan it has closed for.
-    fn tell(&self, plan: PlanNumber, mine: &BTreeMap<u32, PlanNumber>) {
-        let all_closed = self
-            .held
-            .iter()
-            .all(|(partition, held)| mine.get(partition) == Some(&held.since));
-        // Before its own ids are initialised, a former incarnation may still be writing.
-        let initialised = self.ready.len() == self.settings.workers as usize;
-        let tasks: BTreeMap<u32, TaskRow> = self
-            .held
-            .iter()
-            .map(|(partition, held)| {
-                let running = held.phase == Phase::Running;
-                let since = held.since;
-                (*partition, TaskRow { since, running })
-            })
-            .collect();
-        if let Some(beats) = &self.beats {
-            beats.update(|row| {
-                row.tasks = tasks;
-                if all_closed && initialised {
-                    row.closed_for = plan;
-                }
-            });
-        }
-    }
-
-    fn order(&mut self, partition: u32, order: Order) {
+    fn order(&self, partition: u32, order: Order) {
         let worker = worker_of(partition, self.settings.workers);
         if let Some(orders) = self.workers.get(&worker) {
             // If the worker has ended, its last report is on its way.
@@ -145,30 +103,27 @@ impl<P: Processor> Conductor<P> {
                 partition,
                 store,
                 offset,
-            } => match self.held.get_mut(&partition) {
-                Some(held) if held.phase == Phase::Restoring => {
-                    held.phase = Phase::Opening;
-                    let (applied, receiver) = watch::channel(offset);
-                    write(&self.applied).insert(partition, applied);
-                    let task = LocalTask {
-                        partition,
-                        store: Arc::clone(&store),
-                        applied: receiver,
-                    };
-                    write(&self.tasks).insert(partition, task);
-                    self.order(
-                        partition,
-                        Order::Open {
-                            partition,
-                            store,
-                            offset,
-                        },
-                    );
+            } => {
+                // Given up meanwhile: `Cancelled` follows.
+                if !self.holdings.on_restored(partition) {
+                    return;
                 }
-                // Cancelled meanwhile: `Cancelled` follows.
-                _ => drop(store),
-            },
-            Done::Cancelled(partition) => drop(self.held.remove(&partition)),
+                let (applied, receiver) = watch::channel(offset);
+                write(&self.applied).insert(partition, applied);
+                let task = LocalTask {
+                    partition,
+                    store: Arc::clone(&store),
+                    applied: receiver,
+                };
+                write(&self.tasks).insert(partition, task);
+                let order = Order::Open {
+                    partition,
+                    store,
+                    offset,
+                };
+                self.order(partition, order);
+            }
+            Done::Cancelled(partition) => self.holdings.on_cancelled(partition),
             Done::Failed(partition, error) => {
                 self.failed =
                     Some(anyhow::Error::new(error).context(format!("partition {partition}")));
@@ -178,49 +133,24 @@ impl<P: Processor> Conductor<P> {
 
     pub(super) fn on_worker(&mut self, number: u32, report: Report) {
         match report {
-            Report::Ready => {
-                self.ready.insert(number);
-                // Whoever fenced the former producer did so for a plan that is written by now, and
-                // that must be read before this producer, which is not fenced, is used.
-                self.catch_up = true;
+            Report::Ready => self.holdings.on_ready(number),
+            Report::Running(partition) => self.holdings.on_running(partition),
+            Report::Closed(partition) => self.holdings.on_closed(partition),
+            Report::Failed(why) => {
+                self.workers.remove(&number);
+                self.failed = Some(anyhow::anyhow!(why));
             }
-            Report::Running(partition) => {
-                if let Some(held) = self.held.get_mut(&partition)
-                    && held.phase == Phase::Opening
-                {
-                    held.phase = Phase::Running;
-                }
-            }
-            Report::Closed(partition) => drop(self.held.remove(&partition)),
             Report::Ended(why) => {
                 let why = why.unwrap_or_default();
                 tracing::warn!(worker = number, why, "worker ended: its tasks start again");
-                self.lose_worker(number);
-                self.restart.insert(number, Instant::now() + RESTART_AFTER);
-            }
-        }
-    }
-
-    fn lose_worker(&mut self, number: u32) {
-        self.ready.remove(&number);
-        self.workers.remove(&number);
-        let workers = self.settings.workers;
-        let lost: Vec<u32> = self
-            .held
-            .keys()
-            .copied()
-            .filter(|partition| worker_of(*partition, workers) == number)
-            .collect();
-        for partition in lost {
-            self.hide(partition);
-            match self.held.get_mut(&partition) {
-                Some(held) if held.phase == Phase::Restoring => {
-                    held.phase = Phase::Cancelling;
-                    drop(self.restorer.send(Job::Cancel(partition)));
+                self.workers.remove(&number);
+                self.watchdog.forget(&format!("worker {number}"));
+                self.watchdog.forget(&format!("committer {number}"));
+                for action in self.holdings.on_worker_ended(number) {
+                    self.act(action);
                 }
-                // `Cancelled` follows.
-                Some(held) if held.phase == Phase::Cancelling => {}
-                _ => drop(self.held.remove(&partition)),
+                self.hide_what_does_not_run();
+                self.restart.insert(number, Instant::now() + RESTART_AFTER);
             }
         }
     }
@@ -229,5 +159,12 @@ impl<P: Processor> Conductor<P> {
     fn hide(&self, partition: u32) {
         write(&self.tasks).remove(&partition);
         write(&self.applied).remove(&partition);
+    }
+
+    fn hide_what_does_not_run(&self) {
+        let held = self.holdings.held();
+        let runs = |partition: &u32| held.get(partition).is_some_and(Held::writes);
+        write(&self.tasks).retain(|partition, _| runs(partition));
+        write(&self.applied).retain(|partition, _| runs(partition));
     }
 }

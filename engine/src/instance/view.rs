@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::conductor::{Conductor, Phase, read};
+use super::conductor::{Conductor, read};
 use crate::{
-    membership::Status,
+    membership::{Role, Status, holdings::Phase},
     processor::Processor,
-    query::{InstanceView, TaskView, View},
+    query::{InstanceView, StandbyView, TaskView, View},
 };
 
 /// Beats come every 400 ms; after this time without one, the brokers are taken to be away.
@@ -19,6 +19,10 @@ impl<P: Processor> Conductor<P> {
             let owner = owner?;
             let (_, row, _) = self.cluster.members().find(|(id, _, _)| *id == owner)?;
             Some(row.tasks.get(&partition)?.running)
+        };
+        let standby = |partition: u32, id: &String| StandbyView {
+            instance: id.clone(),
+            lag: self.cluster.lag(partition, id),
         };
         let tasks = plan.iter().flat_map(|plan| (0u32..).zip(&plan.tasks));
         let view = View {
@@ -43,8 +47,17 @@ impl<P: Processor> Conductor<P> {
                     partition,
                     owner: task.owner.clone(),
                     running: running(partition, task.owner.as_ref()).unwrap_or(false),
+                    standbys: task
+                        .standbys
+                        .iter()
+                        .map(|id| standby(partition, id))
+                        .collect(),
+                    warming_up: task.warming_up.as_ref().map(|id| standby(partition, id)),
                 })
                 .collect(),
+            stores: self.stores.all(),
+            strangers: self.strangers.clone(),
+            stuck: self.stuck.clone(),
             not_ready: self.not_ready(),
         };
         self.view.send_if_modified(|current| {
@@ -61,18 +74,28 @@ impl<P: Processor> Conductor<P> {
         if self.heard.1.elapsed() > SILENT_AFTER {
             return Some("Kafka does not answer: this instance's beats do not come back".into());
         }
+        if let Some(version) = self.cluster.outdated_by() {
+            return Some(format!(
+                "the plan in force has version {version}, which this program does not know: upgrade it"
+            ));
+        }
         if !self.cluster.is_member() {
             return Some("the plan in force was made without this instance".into());
         }
-        if self.ready.len() < self.settings.workers as usize {
+        if !self.holdings.all_ready() {
             return Some("a worker is still initialising its producer".into());
         }
-        let mine = self.cluster.mine();
+        let roles = self.cluster.roles().into_iter();
+        let mine: Vec<u32> = roles
+            .filter(|(_, role)| matches!(role, Role::Owner(_)))
+            .map(|(partition, _)| partition)
+            .collect();
+        let held = self.holdings.held();
         let running = |partition: &&u32| {
-            let held = self.held.get(partition);
+            let held = held.get(partition);
             held.is_some_and(|held| held.phase == Phase::Running)
         };
-        let missing = mine.len() - mine.keys().filter(running).count();
+        let missing = mine.len() - mine.iter().filter(running).count();
         (missing > 0).then(|| format!("{missing} of {} tasks are not running yet", mine.len()))
     }
 }

@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _},
 };
 
-use super::{InstanceId, Plan, Row};
+use super::{InstanceId, Plan, PlanRow, Row};
 use crate::commit::transactional;
 
 /// Time between two beats.
@@ -28,7 +28,7 @@ pub enum News {
     /// A row of `instances`; `None` is a removal.
     Row(InstanceId, Option<Row>),
     /// A row of `plans`.
-    Plan(Plan),
+    Plan(PlanRow),
 }
 
 /// Reads both topics from their beginning.
@@ -105,14 +105,14 @@ impl Link {
 
 fn on_instance(key: Vec<u8>, value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
     let id = String::from_utf8_lossy(&key).into_owned();
-    match value.map(|v| serde_json::from_slice(&v)).transpose() {
+    match value.map(|json| Row::read(&json)).transpose() {
         Ok(row) => on(News::Row(id, row)),
         Err(error) => tracing::warn!(%error, instance = id, "unreadable row in instances: ignored"),
     }
 }
 
 fn on_plan(value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
-    match serde_json::from_slice(&value.unwrap_or_default()) {
+    match PlanRow::read(&value.unwrap_or_default()) {
         Ok(plan) => on(News::Plan(plan)),
         Err(error) => tracing::warn!(%error, "unreadable row in plans: ignored"),
     }
@@ -216,6 +216,11 @@ impl Beats {
             // The thread ends only when this sender is dropped.
             let _ = wake.send(());
         }
+    }
+
+    /// Changes what may wait for the next beat.
+    pub fn tell(&self, change: impl FnOnce(&mut Row)) {
+        change(&mut lock(&self.row));
     }
 }
 
@@ -333,7 +338,7 @@ impl Seat {
         on: impl Fn(SeatNews) + Send + 'static,
     ) -> anyhow::Result<Self> {
         let (duties, todo) = mpsc::channel();
-        let id = format!("{application_id}-leader");
+        let id = leader_id(application_id);
         let topic = names.plans.clone();
         thread::Builder::new()
             .name("leader".into())
@@ -352,6 +357,12 @@ impl Seat {
         // The thread ends only when this sender is dropped.
         drop(self.duties.send(duty));
     }
+}
+
+/// The transactional id of the leader's seat.
+#[must_use]
+pub fn leader_id(application_id: &str) -> String {
+    format!("{application_id}-leader")
 }
 
 fn perform(

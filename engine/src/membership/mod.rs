@@ -1,28 +1,41 @@
 //! Who is there, who leads, who owns which partition: the rows on the two membership topics, and
-//! what follows from them. Everything in this file and in [`assign`] is pure; [`link`] talks to Kafka.
+//! what follows from them. Everything here is pure but [`link`], which talks to Kafka.
 //!
 //! Kafka decides who may write: an owner is an epoch of a transactional id. A plan only says who
 //! should be the owner; nobody starts a partition before every id that may still be writing to it
 //! has been acknowledged as closed by its instance, or fenced. See `docs/adr/0003-membership.md`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 pub mod assign;
+pub mod holdings;
 pub mod link;
 mod rows;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
-pub use rows::{Assignment, InstanceId, Plan, PlanNumber, Row, Status, TaskRow, Writer};
+use assign::{Before, Candidate, Share};
 
-/// Version of the rows that this code writes. A row of a newer version is respected: its instance
-/// counts as present, but is given nothing and asked for nothing.
-pub const VERSION: u32 = 1;
+pub use assign::Rules;
+pub use rows::{
+    Assignment, InstanceId, Plan, PlanNumber, PlanRow, Row, Status, TaskRow, VERSION, Writer,
+};
 
 /// How many of the observer's own beats may come back from the topic without one of the other's
 /// in between, before the other is suspected. Counted in the log's time: while the broker is
 /// away, nobody suspects anybody.
 pub const SUSPECTED_AFTER: u32 = 4;
+
+/// What the plan in force wants of an instance for a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// To own it, since this plan.
+    Owner(PlanNumber),
+    /// To follow its changelog, as a standby or to warm up.
+    Follower,
+}
 
 /// What a new owner must do before it may start a partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,8 +62,12 @@ pub struct Member {
 pub struct Cluster {
     me: InstanceId,
     incarnation: String,
+    rules: Rules,
+    grace_beats: u32,
     members: BTreeMap<InstanceId, Member>,
     plan: Option<Plan>,
+    /// A plan that this version cannot read, newer than the one that it can.
+    newer: Option<(u32, PlanNumber)>,
     /// What the former incarnation announced.
     former_ids: Vec<String>,
     announced: bool,
@@ -59,14 +76,18 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Knows nothing yet. `me` is this instance, `incarnation` this process.
+    /// Knows nothing yet. `me` is this instance, `incarnation` this process. An owner that is away
+    /// keeps what nobody else has caught up with for `grace_beats`, counted as suspicion is.
     #[must_use]
-    pub fn new(me: &str, incarnation: &str) -> Self {
+    pub fn new(me: &str, incarnation: &str, rules: Rules, grace_beats: u32) -> Self {
         Self {
             me: me.to_owned(),
             incarnation: incarnation.to_owned(),
+            rules,
+            grace_beats,
             members: BTreeMap::new(),
             plan: None,
+            newer: None,
             former_ids: Vec::new(),
             announced: false,
             beat: 0,
@@ -111,10 +132,35 @@ impl Cluster {
     }
 
     /// A plan was read from `plans`.
-    pub fn on_plan(&mut self, plan: Plan) {
-        if self.plan.as_ref().is_none_or(|p| p.number < plan.number) {
-            self.plan = Some(plan);
+    pub fn on_plan(&mut self, row: PlanRow) {
+        let number = match &row {
+            PlanRow::Known(plan) => plan.number,
+            PlanRow::Newer { number, .. } => *number,
+        };
+        if number <= self.plan_number() {
+            return;
         }
+        match row {
+            PlanRow::Known(plan) => {
+                self.plan = Some(*plan);
+                self.newer = None;
+            }
+            // What it says of this instance cannot be known, so this instance holds nothing.
+            PlanRow::Newer { version, number } => self.newer = Some((version, number)),
+        }
+    }
+
+    /// Number of the plan in force; 0 before the first.
+    #[must_use]
+    pub fn plan_number(&self) -> PlanNumber {
+        let known = self.plan.as_ref().map_or(0, |plan| plan.number);
+        self.newer.map_or(known, |(_, number)| number)
+    }
+
+    /// The version of the plan in force, if this process is too old to read it.
+    #[must_use]
+    pub fn outdated_by(&self) -> Option<u32> {
+        self.newer.map(|(version, _)| version)
     }
 
     /// The plan in force.
@@ -161,7 +207,7 @@ impl Cluster {
     /// those present does.
     #[must_use]
     pub fn should_take_lead(&self) -> bool {
-        if !self.is_announced() {
+        if !self.is_announced() || self.newer.is_some() {
             return false;
         }
         if let Some(plan) = &self.plan
@@ -186,6 +232,9 @@ impl Cluster {
     /// As the leader: the next plan for `partitions`, if the one in force does not fit those present.
     #[must_use]
     pub fn next_plan(&self, partitions: u32) -> Option<Plan> {
+        if self.newer.is_some() {
+            return None;
+        }
         let present = self.present();
         let able: BTreeMap<&InstanceId, &Row> = present
             .iter()
@@ -196,33 +245,36 @@ impl Cluster {
             .iter()
             .map(|(id, row)| ((*id).clone(), row.incarnation.clone()))
             .collect();
+        let candidates = able.iter().map(|(id, row)| ((*id).clone(), candidate(row)));
+        let tasks = self.plan.as_ref().map_or(&[][..], |p| &p.tasks[..]);
+        let before: Vec<Before> = (0..partitions)
+            .map(|partition| self.before(partition, tasks.get(partition as usize)))
+            .collect();
+        let shares = assign::assign(&candidates.collect(), &before, self.rules);
+        let is_unchanged = before.iter().map(|b| &b.share).eq(&shares);
         if let Some(plan) = &self.plan
             && plan.members == members
             && plan.tasks.len() == partitions as usize
+            && is_unchanged
             && !self.is_led_by_another()
         {
             return None;
         }
-        let number = self.plan.as_ref().map_or(0, |p| p.number) + 1;
-        let ids: BTreeSet<InstanceId> = members.keys().cloned().collect();
-        let before = self.plan.as_ref().map_or(&[][..], |p| &p.tasks[..]);
-        let owners: Vec<Option<InstanceId>> = before.iter().map(|t| t.owner.clone()).collect();
-        let owners = assign::assign(&ids, &owners, partitions);
+        let number = self.plan_number() + 1;
         let tasks = (0..partitions)
-            .zip(owners)
-            .map(|(partition, owner)| {
-                self.assignment(
-                    partition,
-                    owner,
-                    before.get(partition as usize),
-                    number,
-                    &able,
-                )
+            .zip(shares)
+            .map(|(partition, share)| {
+                let before = tasks.get(partition as usize);
+                self.assignment(partition, share, before, number, &able)
             })
             .collect();
         Some(Plan {
             version: VERSION,
             number,
+            generation: self
+                .plan
+                .as_ref()
+                .map_or_else(|| self.incarnation.clone(), |plan| plan.generation.clone()),
             leader: self.me.clone(),
             leader_incarnation: self.incarnation.clone(),
             members,
@@ -230,14 +282,38 @@ impl Cluster {
         })
     }
 
+    fn before(&self, partition: u32, task: Option<&Assignment>) -> Before {
+        let end = self.end(partition);
+        let Some(task) = task else {
+            return Before {
+                end,
+                ..Before::default()
+            };
+        };
+        let owner = task
+            .owner
+            .as_ref()
+            .and_then(|owner| self.members.get(owner));
+        Before {
+            share: Share {
+                owner: task.owner.clone(),
+                standbys: task.standbys.clone(),
+                warming_up: task.warming_up.clone(),
+            },
+            end,
+            expected_back: owner.is_some_and(|owner| owner.silent_for < self.grace_beats),
+        }
+    }
+
     fn assignment(
         &self,
         partition: u32,
-        owner: Option<InstanceId>,
+        share: Share,
         before: Option<&Assignment>,
         number: PlanNumber,
         able: &BTreeMap<&InstanceId, &Row>,
     ) -> Assignment {
+        let owner = share.owner;
         let mut writers = before.map_or_else(Vec::new, |b| b.writers.clone());
         if let Some(before) = before
             && let Some(confirmed) = self.confirmed_writer(partition, before)
@@ -260,6 +336,8 @@ impl Cluster {
         Assignment {
             since: unchanged.map_or(number, |b| b.since),
             owner,
+            standbys: share.standbys,
+            warming_up: share.warming_up,
             writers,
         }
     }
@@ -275,6 +353,20 @@ impl Cluster {
         })
     }
 
+    /// How many changelog records the store of an instance lacks of `partition`, as far as rows tell;
+    /// `None` if it has no store of it.
+    #[must_use]
+    pub fn lag(&self, partition: u32, instance: &str) -> Option<i64> {
+        let position = *self.members.get(instance)?.row.stores.get(&partition)?;
+        Some((self.end(partition) - position).max(0))
+    }
+
+    /// The end of a changelog, as far as anybody's store has come.
+    fn end(&self, partition: u32) -> i64 {
+        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
+        positions.flatten().max().copied().unwrap_or(0)
+    }
+
     /// Was the plan in force made with this incarnation?
     #[must_use]
     pub fn is_member(&self) -> bool {
@@ -282,13 +374,23 @@ impl Cluster {
         plan.and_then(|p| p.members.get(&self.me)) == Some(&self.incarnation)
     }
 
-    /// The partitions that the plan in force gives this instance, with the plan that did.
+    /// What the plan in force wants of this instance.
     #[must_use]
-    pub fn mine(&self) -> BTreeMap<u32, PlanNumber> {
+    pub fn roles(&self) -> BTreeMap<u32, Role> {
+        if self.newer.is_some() {
+            return BTreeMap::new();
+        }
         let tasks = self.plan.iter().flat_map(|p| (0u32..).zip(&p.tasks));
         tasks
-            .filter(|(_, task)| task.owner.as_ref() == Some(&self.me))
-            .map(|(partition, task)| (partition, task.since))
+            .filter_map(|(partition, task)| {
+                let follows =
+                    task.standbys.contains(&self.me) || task.warming_up.as_ref() == Some(&self.me);
+                if task.owner.as_ref() == Some(&self.me) {
+                    Some((partition, Role::Owner(task.since)))
+                } else {
+                    follows.then_some((partition, Role::Follower))
+                }
+            })
             .collect()
     }
 
@@ -302,21 +404,27 @@ impl Cluster {
         let Some(task) = plan.tasks.get(partition as usize) else {
             return Start::Wait;
         };
+        // A former incarnation with another number of workers wrote it with another id.
+        if !self.is_listed(partition, task) {
+            return Start::Wait;
+        }
         let mut to_fence = Vec::new();
         let mut wait = false;
-        // Own ids were fenced by their own initialisation, before any plan was acted on.
-        for writer in task.writers.iter().filter(|w| w.instance != self.me) {
-            let closed = self
-                .members
-                .get(&writer.instance)
-                .is_some_and(|m| m.row.closed_for >= task.since);
+        for writer in &task.writers {
+            let row = self.members.get(&writer.instance).map(|m| &m.row);
+            // An id that its instance no longer has is of a dead process with more workers: what
+            // the instance says of itself does not cover it.
+            let row = row.filter(|row| row.transactional_ids.contains(&writer.transactional_id));
+            let is_own = writer.instance == self.me && row.is_some();
+            let closed = row.is_some_and(|row| row.closed_for >= task.since);
             let was_fenced = fenced
                 .get(&writer.transactional_id)
                 .is_some_and(|at| *at >= task.since);
-            if closed || was_fenced {
+            // Own ids were fenced by their own initialisation, before any plan was acted on.
+            if is_own || closed || was_fenced {
                 continue;
             }
-            let expected = plan.members.contains_key(&writer.instance);
+            let expected = row.is_some() && plan.members.contains_key(&writer.instance);
             if expected && self.is_present(&writer.instance) {
                 wait = true;
             } else {
@@ -328,5 +436,24 @@ impl Cluster {
             (true, true) => Start::Wait,
             (true, false) => Start::Now,
         }
+    }
+
+    /// Does the plan list the id with which this process writes `partition`? If not, whoever is
+    /// given the partition next would not fence it. A plan that lists it follows, because this
+    /// incarnation is new to the leader.
+    fn is_listed(&self, partition: u32, task: &Assignment) -> bool {
+        let me = self.members.get(&self.me);
+        me.filter(|me| me.row.incarnation == self.incarnation)
+            .is_some_and(|me| {
+                let own = me.row.writer_of(partition);
+                task.writers.iter().any(|w| w.transactional_id == own)
+            })
+    }
+}
+
+fn candidate(row: &Row) -> Candidate {
+    Candidate {
+        rack: row.rack.clone(),
+        positions: row.stores.clone(),
     }
 }

@@ -1,4 +1,8 @@
 //! The rows of the membership topics, as JSON.
+//!
+//! Instances of several versions may be at work during a rolling upgrade. Of a row of a newer
+//! version only the [`Envelope`] is read: its instance counts as present, it is given nothing and
+//! asked for nothing, and nothing is guessed.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub type InstanceId = String;
 /// Number of a plan; grows.
 pub type PlanNumber = u64;
+
+/// Version of the rows that this code writes.
+pub const VERSION: u32 = 1;
 
 /// What an instance says of itself: its row in `instances`, keyed by its id.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +37,10 @@ pub struct Row {
     /// The last plan that it has carried out as far as closing goes: of the partitions that this
     /// plan does not give it, it writes none any more.
     pub closed_for: PlanNumber,
-    /// What it has.
+    /// The tasks that it holds as their owner.
     pub tasks: BTreeMap<u32, TaskRow>,
+    /// The changelog position of every store on its disk, in use or not.
+    pub stores: BTreeMap<u32, i64>,
 }
 
 /// Is an instance here to stay?
@@ -60,6 +69,9 @@ pub struct Plan {
     pub version: u32,
     /// Its number.
     pub number: PlanNumber,
+    /// Named by the first plan of an application, and again by the first one after a reset: a store
+    /// of another generation is not of this changelog.
+    pub generation: String,
     /// Who made it.
     pub leader: InstanceId,
     /// The leader's incarnation.
@@ -73,10 +85,14 @@ pub struct Plan {
 /// One partition in a plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Who should own it; nobody when no member is present.
+    /// Who should own it; nobody when no member is present. One that is away may be back soon.
     pub owner: Option<InstanceId>,
     /// The plan that gave it to this owner.
     pub since: PlanNumber,
+    /// Who follows its changelog, to take over at once.
+    pub standbys: Vec<InstanceId>,
+    /// Who will own it once it has caught up; it follows until then.
+    pub warming_up: Option<InstanceId>,
     /// Every transactional id that may still be writing: all owners since the last confirmed start.
     pub writers: Vec<Writer>,
 }
@@ -97,5 +113,124 @@ impl Row {
         let count = self.transactional_ids.len().max(1);
         let id = self.transactional_ids.get(partition as usize % count);
         id.cloned().unwrap_or_default()
+    }
+
+    /// Reads a row.
+    ///
+    /// # Errors
+    /// When it is no row of this version, and not one of a newer version either.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        let error = match serde_json::from_slice::<Self>(json) {
+            Ok(row) if row.version <= VERSION => return Ok(row),
+            Ok(row) => return Ok(Envelope::from(row).into()),
+            Err(error) => error,
+        };
+        match serde_json::from_slice::<Envelope>(json) {
+            Ok(newer) if newer.version > VERSION => Ok(newer.into()),
+            _ => Err(error),
+        }
+    }
+}
+
+/// What rows of all versions have, now and later.
+#[derive(Debug, Deserialize)]
+struct Envelope {
+    version: u32,
+    incarnation: String,
+    beat: u64,
+    endpoint: String,
+    status: Status,
+}
+
+impl From<Row> for Envelope {
+    fn from(row: Row) -> Self {
+        Self {
+            version: row.version,
+            incarnation: row.incarnation,
+            beat: row.beat,
+            endpoint: row.endpoint,
+            status: row.status,
+        }
+    }
+}
+
+impl From<Envelope> for Row {
+    fn from(envelope: Envelope) -> Self {
+        Self {
+            version: envelope.version,
+            incarnation: envelope.incarnation,
+            beat: envelope.beat,
+            endpoint: envelope.endpoint,
+            rack: None,
+            status: envelope.status,
+            transactional_ids: Vec::new(),
+            closed_for: 0,
+            tasks: BTreeMap::new(),
+            stores: BTreeMap::new(),
+        }
+    }
+}
+
+/// A plan as far as this version can read it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlanRow {
+    /// All of it.
+    Known(Box<Plan>),
+    /// It is of a newer version, and in force.
+    Newer {
+        /// Its version.
+        version: u32,
+        /// Its number.
+        number: PlanNumber,
+    },
+}
+
+impl PlanRow {
+    /// Reads a plan.
+    ///
+    /// # Errors
+    /// When it is no plan of this version, and not one of a newer version either.
+    pub fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Envelope {
+            version: u32,
+            number: PlanNumber,
+        }
+        let Envelope { version, number } = serde_json::from_slice(json)?;
+        if version > VERSION {
+            return Ok(Self::Newer { version, number });
+        }
+        serde_json::from_slice(json).map(|plan| Self::Known(Box::new(plan)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_newer_version_only_the_envelope_is_read() {
+        let row =
+            br#"{"version":2,"incarnation":"x","beat":7,"endpoint":"http://b","status":"present",
+            "tasks":[{"partition":1,"as":"something new"}],"writers":{"a":1}}"#;
+        let row = Row::read(row).unwrap();
+        assert_eq!((row.version, row.beat, row.status), (2, 7, Status::Present));
+        assert!(row.tasks.is_empty() && row.transactional_ids.is_empty());
+
+        let plan = br#"{"version":2,"number":41,"tasks":"something new"}"#;
+        let newer = PlanRow::Newer {
+            version: 2,
+            number: 41,
+        };
+        assert_eq!(PlanRow::read(plan).unwrap(), newer);
+    }
+
+    #[test]
+    fn of_this_version_all_must_be_there() {
+        let row =
+            br#"{"version":1,"incarnation":"x","beat":7,"endpoint":"http://b","status":"present"}"#;
+        assert!(Row::read(row).is_err());
+        assert!(PlanRow::read(br#"{"version":1,"number":41}"#).is_err());
+        assert!(PlanRow::read(b"nonsense").is_err());
     }
 }

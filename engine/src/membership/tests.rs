@@ -1,14 +1,15 @@
-//! The assignor's properties, and the rules of start and lead as tables.
+//! The rules of start and lead as tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use proptest::prelude::*;
+use super::*;
 
-use super::{assign::assign, *};
-
-fn ids(names: &[&str]) -> BTreeSet<InstanceId> {
-    names.iter().map(|n| (*n).to_owned()).collect()
-}
+const RULES: Rules = Rules {
+    standbys: 0,
+    acceptable_lag: 100,
+};
+/// Beats for which an owner that is away is waited for.
+const GRACE: u32 = 10;
 
 fn row(instance: &str, beat: u64) -> Row {
     Row {
@@ -21,12 +22,13 @@ fn row(instance: &str, beat: u64) -> Row {
         transactional_ids: vec![format!("app-{instance}-0")],
         closed_for: 0,
         tasks: BTreeMap::new(),
+        stores: BTreeMap::new(),
     }
 }
 
 /// A cluster seen by `me`, in which everybody has just spoken.
 fn cluster(me: &str, others: &[&str]) -> Cluster {
-    let mut cluster = Cluster::new(me, &format!("{me}-1"));
+    let mut cluster = Cluster::new(me, &format!("{me}-1"), RULES, GRACE);
     for other in others {
         cluster.on_row(other, Some(row(other, 1)));
     }
@@ -34,52 +36,18 @@ fn cluster(me: &str, others: &[&str]) -> Cluster {
     cluster
 }
 
+fn owned_by(owner: &str) -> Share {
+    Share {
+        owner: Some(owner.to_owned()),
+        ..Share::default()
+    }
+}
+
 fn beats(cluster: &mut Cluster, me: &str, count: u32) {
     for _ in 0..count {
         let next = cluster.beat + 1;
         cluster.on_row(me, Some(row(me, next)));
     }
-}
-
-fn shares(owners: &[Option<InstanceId>]) -> BTreeMap<InstanceId, usize> {
-    let mut shares = BTreeMap::new();
-    for owner in owners.iter().flatten() {
-        *shares.entry(owner.clone()).or_insert(0) += 1;
-    }
-    shares
-}
-
-proptest! {
-    #[test]
-    fn assignments_are_complete_balanced_and_sticky(
-        partitions in 1..40u32,
-        first in proptest::collection::btree_set("[a-h]", 1..6),
-        second in proptest::collection::btree_set("[a-h]", 1..6),
-    ) {
-        let before = assign(&first, &[], partitions);
-        let after = assign(&second, &before, partitions);
-        prop_assert_eq!(after.len(), partitions as usize);
-        prop_assert!(after.iter().all(|o| o.as_ref().is_some_and(|o| second.contains(o))));
-        let shares = shares(&after);
-        let most = shares.values().max().copied().unwrap_or(0);
-        let least = second.iter().map(|m| shares.get(m).copied().unwrap_or(0)).min().unwrap_or(0);
-        prop_assert!(most - least <= 1, "{:?}", shares);
-        // Only what must move moves: an owner that stays loses at most what is above its share.
-        for member in first.intersection(&second) {
-            let had = before.iter().filter(|o| o.as_ref() == Some(member)).count();
-            let kept = (0..partitions as usize)
-                .filter(|p| before[*p].as_ref() == Some(member) && after[*p].as_ref() == Some(member))
-                .count();
-            let fair = partitions as usize / second.len();
-            prop_assert!(kept >= had.min(fair), "{member} had {had}, kept {kept} of a share of {fair}");
-        }
-        prop_assert_eq!(&assign(&second, &after, partitions), &after, "nothing moves without a reason");
-    }
-}
-
-#[test]
-fn nobody_present_means_nobody_owns() {
-    assert_eq!(assign(&ids(&[]), &[], 2), vec![None, None]);
 }
 
 #[test]
@@ -109,8 +77,8 @@ fn the_first_of_those_present_leads_when_the_leader_is_gone() {
     assert!(a.should_take_lead() && !b.should_take_lead());
     let plan = a.next_plan(4).unwrap();
     assert!(!b.is_member(), "there is no plan");
-    a.on_plan(plan.clone());
-    b.on_plan(plan);
+    a.on_plan(PlanRow::Known(Box::new(plan.clone())));
+    b.on_plan(PlanRow::Known(Box::new(plan)));
     assert!(b.is_member());
     assert_eq!(a.next_plan(4), None, "nothing changed");
     beats(&mut b, "b", SUSPECTED_AFTER);
@@ -118,13 +86,13 @@ fn the_first_of_those_present_leads_when_the_leader_is_gone() {
     let plan = b.next_plan(4).unwrap();
     assert_eq!(plan.number, 2);
     assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("b")));
-    a.on_plan(plan);
+    a.on_plan(PlanRow::Known(Box::new(plan)));
     assert!(a.is_led_by_another());
 }
 
 #[test]
 fn an_unannounced_instance_leads_nothing() {
-    let mut cluster = Cluster::new("a", "a-2");
+    let mut cluster = Cluster::new("a", "a-2", RULES, GRACE);
     cluster.on_row("a", Some(row("a", 9)));
     assert!(!cluster.should_take_lead());
     assert_eq!(cluster.former_ids(), ["app-a-0"]);
@@ -134,7 +102,7 @@ fn an_unannounced_instance_leads_nothing() {
 fn a_new_owner_waits_for_those_present_and_fences_the_others() {
     let nothing = BTreeMap::new();
     let mut a = cluster("a", &[]);
-    a.on_plan(a.next_plan(2).unwrap());
+    a.on_plan(PlanRow::Known(Box::new(a.next_plan(2).unwrap())));
     assert_eq!(a.start(0, &nothing), Start::Now, "nobody wrote before");
 
     // b joins and is given partition 1 in plan 2.
@@ -147,7 +115,7 @@ fn a_new_owner_waits_for_those_present_and_fences_the_others() {
         .unwrap();
     let given = u32::try_from(given).unwrap();
     let mut b = cluster("b", &["a"]);
-    b.on_plan(plan.clone());
+    b.on_plan(PlanRow::Known(Box::new(plan.clone())));
     assert_eq!(
         b.start(given, &nothing),
         Start::Wait,
@@ -159,7 +127,7 @@ fn a_new_owner_waits_for_those_present_and_fences_the_others() {
     assert_eq!(b.start(given, &nothing), Start::Now, "a has closed it");
 
     let mut b = cluster("b", &["a"]);
-    b.on_plan(plan);
+    b.on_plan(PlanRow::Known(Box::new(plan)));
     beats(&mut b, "b", SUSPECTED_AFTER);
     assert_eq!(
         b.start(given, &nothing),
@@ -185,12 +153,12 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
         instance: "x".into(),
         transactional_id: "app-x-0".into(),
     }];
-    leader.on_plan(plan.clone());
+    leader.on_plan(PlanRow::Known(Box::new(plan.clone())));
     let mut y_plan = plan.clone();
     y_plan.number = 2;
     y_plan.tasks[0] = leader.assignment(
         0,
-        Some("y".into()),
+        owned_by("y"),
         Some(&plan.tasks[0]),
         2,
         &BTreeMap::from([(&"y".to_owned(), &row("y", 1))]),
@@ -204,10 +172,10 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
     };
     assert_eq!(names(&y_plan), ["x", "y"]);
     // y dies: the next owner must deal with both.
-    leader.on_plan(y_plan.clone());
+    leader.on_plan(PlanRow::Known(Box::new(y_plan.clone())));
     let next = leader.assignment(
         0,
-        Some("l".into()),
+        owned_by("l"),
         Some(&y_plan.tasks[0]),
         3,
         &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]),
@@ -231,7 +199,7 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
     leader.on_row("y", Some(started));
     let next = leader.assignment(
         0,
-        Some("l".into()),
+        owned_by("l"),
         Some(&y_plan.tasks[0]),
         3,
         &BTreeMap::from([(&"l".to_owned(), &row("l", 1))]),
@@ -243,4 +211,114 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
             .collect::<Vec<_>>(),
         ["y", "l"]
     );
+}
+
+#[test]
+fn an_owner_whose_id_is_not_listed_waits_for_the_plan_that_lists_it() {
+    // b ran with one worker, and its next process runs with two: partition 1 is now written by
+    // another id. Whoever took the partition over by the plan in force would fence the former only.
+    let nothing = BTreeMap::new();
+    let mut leader = cluster("a", &["b"]);
+    let plan = leader.next_plan(2).unwrap();
+    assert_eq!(plan.tasks[1].owner.as_deref(), Some("b"));
+    leader.on_plan(PlanRow::Known(Box::new(plan.clone())));
+
+    let mut restarted = row("b", 1);
+    restarted.incarnation = "b-2".into();
+    restarted.transactional_ids = vec!["app-b-0".into(), "app-b-1".into()];
+    let mut b = Cluster::new("b", "b-2", RULES, GRACE);
+    b.on_plan(PlanRow::Known(Box::new(plan)));
+    b.on_row("b", Some(restarted.clone()));
+    assert_eq!(b.start(1, &nothing), Start::Wait);
+
+    leader.on_row("b", Some(restarted));
+    let plan = leader.next_plan(2).unwrap();
+    b.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(b.start(1, &nothing), Start::Now);
+}
+
+#[test]
+fn an_id_that_its_instance_no_longer_has_is_fenced() {
+    // b ran with two workers, came back with one and died before it had fenced the second id; its
+    // next process knows of that id only from the plan.
+    let nothing = BTreeMap::new();
+    let mut plan = cluster("a", &["b"]).next_plan(1).unwrap();
+    let listed = |id: &str| Writer {
+        instance: "b".into(),
+        transactional_id: id.into(),
+    };
+    plan.tasks[0].writers = vec![listed("app-b-1"), listed("app-b-0")];
+    plan.tasks[0].owner = Some("b".into());
+    let fence = Start::Fence(vec!["app-b-1".into()]);
+    let fenced = BTreeMap::from([("app-b-1".to_owned(), plan.number)]);
+
+    let mut b = cluster("b", &["a"]);
+    b.on_plan(PlanRow::Known(Box::new(plan.clone())));
+    assert_eq!(b.start(0, &nothing), fence);
+    assert_eq!(b.start(0, &fenced), Start::Now);
+
+    // The same for another owner: what b says of itself does not cover that id.
+    plan.tasks[0].owner = Some("a".into());
+    plan.tasks[0].writers.push(Writer {
+        instance: "a".into(),
+        transactional_id: "app-a-0".into(),
+    });
+    let mut a = cluster("a", &[]);
+    let mut closed = row("b", 1);
+    closed.closed_for = plan.number;
+    a.on_row("b", Some(closed));
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(a.start(0, &nothing), fence);
+    assert_eq!(a.start(0, &fenced), Start::Now);
+}
+
+#[test]
+fn what_nobody_else_has_waits_for_its_owner() {
+    let mut a = cluster("a", &["b"]);
+    let mut large = row("b", 1);
+    large.stores = BTreeMap::from([(0, 1_000), (1, 1_000)]);
+    a.on_row("b", Some(large));
+    let mut plan = a.next_plan(2).unwrap();
+    for task in &mut plan.tasks {
+        task.owner = Some("b".into());
+    }
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    beats(&mut a, "a", SUSPECTED_AFTER);
+    let plan = a.next_plan(2).unwrap();
+    assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("b")));
+    assert!(
+        !plan.members.contains_key("b"),
+        "it is waited for, not relied on"
+    );
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(a.next_plan(2), None);
+    beats(&mut a, "a", GRACE - SUSPECTED_AFTER);
+    let plan = a.next_plan(2).unwrap();
+    assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("a")));
+}
+
+#[test]
+fn a_newer_plan_is_respected_by_holding_nothing() {
+    let mut a = cluster("a", &["b"]);
+    a.on_plan(PlanRow::Known(Box::new(a.next_plan(2).unwrap())));
+    assert_eq!(a.roles().len(), 1);
+    a.on_plan(PlanRow::Newer {
+        version: 2,
+        number: 9,
+    });
+    assert!(a.roles().is_empty() && !a.should_take_lead());
+    assert_eq!(
+        (a.next_plan(2), a.plan_number(), a.outdated_by()),
+        (None, 9, Some(2))
+    );
+}
+
+#[test]
+fn a_newer_row_is_present_and_given_nothing() {
+    let mut a = cluster("a", &[]);
+    let newer = br#"{"version":2,"incarnation":"b-1","beat":1,"endpoint":"http://b","status":"present","new":1}"#;
+    a.on_row("b", Some(Row::read(newer).unwrap()));
+    assert!(a.is_present("b"));
+    let plan = a.next_plan(2).unwrap();
+    assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("a")));
 }

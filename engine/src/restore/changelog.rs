@@ -66,7 +66,21 @@ impl Changelog {
     }
 
     /// Asks where a partition begins and ends.
+    ///
+    /// # Errors
+    /// When the brokers do not tell. The clients have asked for the partition's leader anew then.
     pub(super) fn ends(&self, partition: u32) -> anyhow::Result<Ends> {
+        let ends = self.ask_for_ends(partition);
+        if ends.is_err() {
+            // A client that reads nothing does not notice that a leader has left the cluster.
+            for client in [&self.uncommitted, self.fetcher.consumer()] {
+                client.fetch_metadata(Some(&self.topic), CALL)?;
+            }
+        }
+        ends
+    }
+
+    fn ask_for_ends(&self, partition: u32) -> anyhow::Result<Ends> {
         let number = i32::try_from(partition)?;
         // In this order: what was open at `high` is resolved if `stable` is not before it.
         let asked = self

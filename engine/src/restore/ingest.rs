@@ -64,15 +64,21 @@ impl Rows {
         }
     }
 
-    /// Writes them, with the position that they bring the store to. A portion goes on as an empty one.
+    /// Writes them, with the position that they bring the store to, and the digest if it is known. A
+    /// portion goes on as an empty one.
     ///
     /// # Errors
     /// What the store says. The rows are gone then: the store must be read on from its own position.
-    pub(super) fn write(&mut self, store: &Store, position: i64) -> Result<(), store::Error> {
+    pub(super) fn write(
+        &mut self,
+        store: &Store,
+        position: i64,
+        digest: Option<u64>,
+    ) -> Result<(), store::Error> {
         match self {
             Self::Batch(batch, since) => {
                 *since = None;
-                store.apply_batch(std::mem::take(batch), position)
+                store.apply_batch(std::mem::take(batch), position, digest)
             }
             Self::Portion(portion) => std::mem::take(portion).ingest(store, position),
         }

@@ -39,6 +39,9 @@ use restorer::Restorer;
 /// What the restorer is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Job {
+    /// The generation of the application: stores of another one are set aside. Comes before the
+    /// first of the others.
+    Generation(String),
     /// A standby: open the store and keep up with the changelog until told otherwise.
     Follow(u32),
     /// Complete the store and hand it over. One that is being followed goes on from where it is.

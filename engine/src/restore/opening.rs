@@ -164,6 +164,29 @@ impl Restorer {
         self.opening.insert(partition, opening);
     }
 
+    /// A store whose rows are not those of its active is rebuilt from the changelog. If it is no
+    /// better then, the active is wrong, or the changelog: a person must look.
+    pub(super) fn look_for_differences(&mut self) {
+        let differ = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
+            let difference = tracked.work.difference.take();
+            difference.map(|difference| (*partition, difference))
+        });
+        let differ: Vec<(u32, String)> = differ.collect();
+        for (partition, what) in differ {
+            metrics::counter!("digest_mismatches_total").increment(1);
+            let rebuild = self.rebuilt.insert(partition);
+            tracing::error!(
+                partition,
+                what,
+                rebuild,
+                "the rows of this store are not those of the active"
+            );
+            if rebuild {
+                self.start_anew(partition, Reason::Different, what);
+            }
+        }
+    }
+
     /// The store of a partition under way has failed.
     pub(super) fn failed(&mut self, partition: u32, error: store::Error) {
         let broken = self.tracked.get(&partition).map(|tracked| tracked.broken);

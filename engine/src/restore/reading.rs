@@ -108,6 +108,7 @@ impl Restorer {
             Duration::from_millis(50)
         };
         let mut lost = false;
+        let mut failed = Vec::new();
         let batch = self.changelog.next(wait);
         let now = Instant::now();
         for fetched in batch.iter() {
@@ -115,7 +116,10 @@ impl Restorer {
                 Fetched::Record(partition, record) => {
                     if let Some(tracked) = self.tracked.get_mut(&partition) {
                         let work = &mut tracked.work;
-                        work.take(record.offset, record.key, record.value, now);
+                        let taken = work.take(record.offset, record.key, record.value, now);
+                        if let Err(error) = taken {
+                            failed.push((partition, error));
+                        }
                     }
                 }
                 Fetched::End(end) => {
@@ -131,6 +135,11 @@ impl Restorer {
             }
         }
         drop(batch);
+        for (partition, error) in failed {
+            if self.tracked.contains_key(&partition) {
+                self.failed(partition, error);
+            }
+        }
         if lost {
             self.begin_again(now);
         }

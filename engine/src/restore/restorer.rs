@@ -1,7 +1,7 @@
 //! The restorer's thread: jobs, reading, writing, handing over.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -62,6 +62,8 @@ pub(super) struct Restorer {
     pub(super) opening: BTreeMap<u32, Opening>,
     pub(super) tracked: BTreeMap<u32, Tracked>,
     pub(super) lent: BTreeMap<u32, Lent>,
+    /// Partitions that were rebuilt because they differed: once is enough.
+    pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
     pub(super) upkeep: Upkeep,
     pub(super) done: Box<dyn Fn(Done) + Send>,
@@ -80,6 +82,7 @@ impl Restorer {
             opening: BTreeMap::new(),
             tracked: BTreeMap::new(),
             lent: BTreeMap::new(),
+            rebuilt: BTreeSet::new(),
             stores,
             upkeep: Upkeep::new(Instant::now(), now_ms()),
             done,
@@ -95,6 +98,7 @@ impl Restorer {
                     self.open_waiting();
                     self.begin_waiting();
                     self.read();
+                    self.look_for_differences();
                     self.write_due();
                     self.hand_over_complete();
                     self.keep_up();
@@ -117,6 +121,7 @@ impl Restorer {
 
     fn obey(&mut self, job: Job) {
         match job {
+            Job::Generation(generation) => self.folder.generation = Some(generation),
             Job::Follow(partition) => self.aim(partition, Aim::Follow),
             Job::Restore(partition) => self.aim(partition, Aim::RESTORE),
             Job::Cancel(partition) => self.cancel(partition),

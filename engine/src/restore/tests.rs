@@ -58,7 +58,8 @@ fn read(work: &mut Work, changelog: &[Offset], to: usize) {
             let value = value.map(|v| vec![v]);
             let offset = i64::try_from(offset).unwrap();
             let now = Instant::now();
-            work.take(offset, Some(&key(*number)), value.as_deref(), now);
+            work.take(offset, Some(&key(*number)), value.as_deref(), now)
+                .unwrap();
         }
     }
     if to == changelog.len() {

@@ -2,6 +2,7 @@
 //! the store, and no Kafka.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,7 +12,10 @@ use super::{
     progress::Meter,
     stores::{Phase, Standing},
 };
-use crate::store::{self, Store};
+use crate::{
+    digest::{self, Comparison, Digest, Verdict},
+    store::{self, DIGEST, Store},
+};
 
 /// What the work is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,12 +63,27 @@ pub(super) struct Work {
     started: Instant,
     records: u64,
     meter: Meter,
+    /// Of all rows up to the position; `None` while rows are sorted into tables.
+    digest: Option<u64>,
+    /// Hashes of the rows that wait.
+    hashes: HashMap<Vec<u8>, Option<u64>>,
+    comparison: Comparison,
+    /// The last record, if that was a digest.
+    last_digest: Option<Digest>,
+    /// How these rows differ from the active's.
+    pub(super) difference: Option<String>,
 }
 
 impl Work {
     pub(super) fn new(store: Arc<Store>, aim: Aim, started: Instant) -> Result<Self, store::Error> {
         let position = store.position()?;
+        let digest = store.known_digest()?;
         Ok(Self {
+            digest,
+            hashes: HashMap::new(),
+            comparison: Comparison::default(),
+            last_digest: None,
+            difference: None,
             store,
             aim,
             position,
@@ -122,28 +141,84 @@ impl Work {
         // Rows that wait stay as they are: the position counts on them.
         if by_tables && !self.unwritten {
             self.rows = Rows::Portion(Portion::default());
+            self.digest = None;
         }
     }
 
     /// A record of the changelog; one without a key is none of ours.
+    ///
+    /// # Errors
+    /// What the store says. This work cannot go on then.
     pub(super) fn take(
         &mut self,
         offset: i64,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
         now: Instant,
-    ) {
+    ) -> Result<(), store::Error> {
         if offset < self.position {
-            return;
+            return Ok(());
+        }
+        match key {
+            Some([DIGEST]) => self.compare(value.and_then(Digest::read)),
+            Some(key) => {
+                self.count(key, value)?;
+                self.comparison.on_row();
+                self.last_digest = None;
+                self.waiting += 1;
+                self.records += 1;
+            }
+            None => {}
         }
         if let Some(key) = key {
             self.rows.put(key, value, now);
-            self.waiting += 1;
-            self.records += 1;
         }
         self.position = offset + 1;
         self.at_end = false;
         self.unwritten = true;
+        Ok(())
+    }
+
+    /// Brings the digest up to date with a row.
+    fn count(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), store::Error> {
+        let Some(digest) = self.digest else {
+            return Ok(());
+        };
+        let before = match self.hashes.get(key) {
+            Some(hash) => *hash,
+            None => self.store.get(key)?.map(|old| digest::of_row(key, &old)),
+        };
+        let hash = value.map(|value| digest::of_row(key, value));
+        let digest = digest.wrapping_sub(before.unwrap_or(0));
+        self.digest = Some(digest.wrapping_add(hash.unwrap_or(0)));
+        self.hashes.insert(key.to_vec(), hash);
+        Ok(())
+    }
+
+    fn compare(&mut self, theirs: Option<Digest>) {
+        self.last_digest = theirs;
+        let Some(theirs) = theirs else { return };
+        let mine = self.digest.unwrap_or(theirs.rows);
+        if self.comparison.on_digest(theirs, mine) == Verdict::Different {
+            self.differ(theirs, mine);
+        }
+    }
+
+    /// At the end nothing is missing: if a digest came last, it is that of these very rows.
+    fn compare_at_end(&mut self) {
+        if let (Some(theirs), Some(mine)) = (self.last_digest, self.digest)
+            && theirs.rows != mine
+        {
+            self.differ(theirs, mine);
+        }
+    }
+
+    fn differ(&mut self, theirs: Digest, mine: u64) {
+        let (theirs, position) = (theirs.rows, self.position);
+        let what = format!(
+            "at changelog offset {position} the digest is {mine:016x}, and should be {theirs:016x}"
+        );
+        self.difference = Some(what);
     }
 
     /// The end of the changelog was reached at this offset. It is beyond the last record: the ends of
@@ -156,6 +231,8 @@ impl Work {
         self.at_end = true;
         self.confirmed = true;
         self.end = Some(self.position);
+        self.comparison.on_end();
+        self.compare_at_end();
     }
 
     /// The changelog has grown to this end, so far as is known.
@@ -184,7 +261,7 @@ impl Work {
 
     /// Tells the store that it lacks nothing at `now_ms`, if the end was reached and all is written.
     pub(super) fn confirm(&mut self, now_ms: i64) {
-        if self.confirmed && self.waiting == 0 && self.at_end {
+        if self.confirmed && !self.unwritten && self.at_end {
             self.store.complete_at(now_ms);
             self.confirmed = false;
         }
@@ -196,8 +273,13 @@ impl Work {
     /// What the store says. This work cannot go on then.
     pub(super) fn write(&mut self) -> Result<u64, store::Error> {
         if self.unwritten {
-            self.rows.write(&self.store, self.position)?;
+            self.rows.write(&self.store, self.position, self.digest)?;
+            self.hashes.clear();
             self.unwritten = false;
+        }
+        if self.digest.is_none() && (self.at_end || self.is_complete()) {
+            self.digest = Some(self.store.digest()?);
+            self.compare_at_end();
         }
         if self.at_end {
             // What comes now comes as it is written: in small batches.

@@ -24,6 +24,10 @@ pub enum Reason {
     BeyondEnd,
     /// Its position is before the start of the changelog: rows in between were deleted.
     BeforeStart,
+    /// The application was reset since.
+    OtherGeneration,
+    /// Its rows are not those of its active.
+    Different,
 }
 
 impl Reason {
@@ -35,6 +39,8 @@ impl Reason {
             Self::TooOld => "too_old",
             Self::BeyondEnd => "beyond_end",
             Self::BeforeStart => "before_start",
+            Self::OtherGeneration => "other_generation",
+            Self::Different => "different",
         }
     }
 }
@@ -45,6 +51,8 @@ pub struct Folder {
     path: PathBuf,
     shared: Shared,
     application_id: String,
+    /// The generation of the application, once it is known.
+    pub(crate) generation: Option<String>,
 }
 
 impl Folder {
@@ -55,6 +63,7 @@ impl Folder {
             path,
             shared,
             application_id,
+            generation: None,
         }
     }
 
@@ -96,11 +105,32 @@ impl Folder {
         } else {
             store
         };
+        let store = self.of_this_generation(partition, store)?;
         if store.is_empty()? {
             // Whoever reads the changelog from its beginning hears of every deletion.
             store.complete_at(now_ms);
             store.flush()?;
         }
+        Ok(store)
+    }
+
+    fn of_this_generation(&self, partition: u32, store: Store) -> Result<Store, Error> {
+        let Some(generation) = &self.generation else {
+            return Ok(store);
+        };
+        let found = store.generation()?;
+        if found.as_ref() == Some(generation) {
+            return Ok(store);
+        }
+        let store = if found.is_some() && !store.is_empty()? {
+            drop(store);
+            let why = "the application was reset since it was written";
+            self.set_aside(partition, Reason::OtherGeneration, why)?;
+            self.open_as_it_is(partition)?
+        } else {
+            store
+        };
+        store.set_generation(generation)?;
         Ok(store)
     }
 

@@ -26,8 +26,9 @@ impl Store {
         rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
         position: i64,
     ) -> Result<(), Error> {
+        self.forget_digest()?;
         self.ingest_rows(rows)?;
-        self.apply_batch(Batch::default(), position)?;
+        self.apply_batch(Batch::default(), position, None)?;
         self.flush()
     }
 

@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 
 use rocksdb::{IteratorMode, WriteBatch};
 
-use super::{Error, Store};
+use super::{Error, OBJECT, Store, TIMER};
+use crate::digest;
 
 pub(super) const POSITION: &[u8] = b"position";
 pub(super) const IDENTITY: &[u8] = b"identity";
 pub(super) const COMPLETE: &[u8] = b"complete";
+const ROWS_DIGEST: &[u8] = b"digest";
+const GENERATION: &[u8] = b"generation";
 const LAYOUT: u32 = 1;
 /// In memory: nobody knows when the store was last complete.
 pub(super) const NEVER: i64 = i64::MIN;
@@ -42,6 +45,73 @@ impl Store {
     /// What RocksDB says.
     pub fn position(&self) -> Result<i64, Error> {
         Ok(self.number(POSITION)?.unwrap_or(0))
+    }
+
+    /// What a batch that brings the store to `position` says of that.
+    pub(super) fn put_standing(&self, batch: &mut WriteBatch, position: i64, digest: Option<u64>) {
+        batch.put_cf(self.meta(), POSITION, position.to_be_bytes());
+        match digest {
+            Some(digest) => batch.put_cf(self.meta(), ROWS_DIGEST, digest.to_be_bytes()),
+            None => batch.delete_cf(self.meta(), ROWS_DIGEST),
+        }
+    }
+
+    /// The digest of all rows (see [`crate::digest`]), if it is known without reading them all.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn known_digest(&self) -> Result<Option<u64>, Error> {
+        match self.number(ROWS_DIGEST)? {
+            Some(digest) => Ok(Some(digest.cast_unsigned())),
+            None => Ok(self.is_empty()?.then_some(0)),
+        }
+    }
+
+    /// The digest of all rows. Reads them all if it is not known.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn digest(&self) -> Result<u64, Error> {
+        if let Some(digest) = self.known_digest()? {
+            return Ok(digest);
+        }
+        let mut sum = 0_u64;
+        for prefix in [OBJECT, TIMER] {
+            self.scan(&[prefix], |key, value| {
+                sum = sum.wrapping_add(digest::of_row(key, value));
+                true
+            })?;
+        }
+        self.write_meta(ROWS_DIGEST, &sum.to_be_bytes())?;
+        Ok(sum)
+    }
+
+    /// From here on, until all rows are counted again, the digest is not known: not after a crash
+    /// either.
+    pub(super) fn forget_digest(&self) -> Result<(), Error> {
+        if self.number(ROWS_DIGEST)?.is_none() {
+            return Ok(());
+        }
+        self.write(|| {
+            let mut batch = WriteBatch::default();
+            batch.delete_cf(self.meta(), ROWS_DIGEST);
+            batch
+        })?;
+        self.flush()
+    }
+
+    /// The generation of the application (see [`crate::membership::Plan::generation`]) whose rows it
+    /// holds, if it has been told.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn generation(&self) -> Result<Option<String>, Error> {
+        let found = self.meta_row(GENERATION)?;
+        Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    pub(super) fn set_generation(&self, generation: &str) -> Result<(), Error> {
+        self.write_meta(GENERATION, generation.as_bytes())
     }
 
     /// Does it hold nothing at all: no row, no position?

@@ -19,8 +19,10 @@ use rocksdb::{
     WriteOptions,
 };
 
+#[cfg(test)]
 use crate::epoch::Row;
-use meta::{COMPLETE, NEVER, POSITION};
+use crate::epoch::TaskEpoch;
+use meta::{COMPLETE, NEVER};
 
 mod age;
 mod batch;
@@ -42,6 +44,8 @@ pub use shared::Shared;
 pub const OBJECT: u8 = b'o';
 /// Prefix of the rows that hold timers.
 pub const TIMER: u8 = b't';
+/// Key of the row that holds a digest of all others; sorts behind them.
+pub const DIGEST: u8 = b'z';
 
 const META: &str = "meta";
 /// A store that changed is flushed this often, so that a crash replays a bounded delta.
@@ -122,33 +126,41 @@ impl Store {
         self.db.get(key).map_err(|e| self.error(e))
     }
 
-    /// Writes committed rows together with the changelog position they reach.
+    /// Writes the rows of a committed epoch together with the changelog position they reach.
     ///
     /// # Errors
     /// What RocksDB says, also of a write in the background that failed since; then nothing of it
     /// is written.
-    pub fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
-        self.write(|| {
-            let mut batch = Batch::default();
-            for (key, value) in rows {
-                batch.put(key, value.as_deref());
-            }
-            batch
-                .0
-                .put_cf(self.meta(), POSITION, position.to_be_bytes());
-            batch.0
-        })
+    pub fn apply_epoch(&self, epoch: &TaskEpoch, position: i64) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for (key, value) in &epoch.rows {
+            batch.put(key, value.as_deref());
+        }
+        self.apply_batch(batch, position, Some(epoch.digest))
     }
 
-    /// As [`Self::apply`], for rows that were collected one by one.
+    /// Writes committed rows together with the changelog position they reach, and the digest that
+    /// all rows have then, if it is known.
     ///
     /// # Errors
-    /// As for [`Self::apply`].
-    pub fn apply_batch(&self, mut batch: Batch, position: i64) -> Result<(), Error> {
-        batch
-            .0
-            .put_cf(self.meta(), POSITION, position.to_be_bytes());
+    /// As for [`Self::apply_epoch`].
+    pub fn apply_batch(
+        &self,
+        mut batch: Batch,
+        position: i64,
+        digest: Option<u64>,
+    ) -> Result<(), Error> {
+        self.put_standing(&mut batch.0, position, digest);
         self.write(|| WriteBatch::from_data(batch.0.data()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for (key, value) in rows {
+            batch.put(key, value.as_deref());
+        }
+        self.apply_batch(batch, position, None)
     }
 
     /// Writes a batch, and makes it again if RocksDB cannot take it yet because its memory is full.

@@ -7,16 +7,19 @@ use std::{
 
 use super::{BATCH, Ended, Worker, now_ms};
 use crate::{
-    commit::Outcome,
+    commit::{CALL_ENDS_WITHIN, Outcome},
     epoch::Epoch,
     fetch::Fetched,
     intake::SourceRecord,
     processor::{Failure, Processor},
-    task::Progress,
+    task::{Load, Progress},
 };
 
-/// An epoch that has as many records is not filled further while the one before is under way.
-const EPOCH_RECORDS: u64 = 200_000;
+/// An epoch that has so much is not filled further while the one before is under way.
+const LARGEST_EPOCH: Load = Load {
+    records: 200_000,
+    bytes: 64 << 20,
+};
 
 /// A record kept back until its schema is known.
 pub(super) struct Kept {
@@ -34,6 +37,7 @@ impl<P: Processor> Worker<P> {
         {
             self.hear(outcome)?;
         }
+        self.watch_committer()?;
         let now_ms = now_ms();
         for running in self.tasks.values_mut() {
             running.task.fire_timers(now_ms).map_err(fatal)?;
@@ -52,16 +56,10 @@ impl<P: Processor> Worker<P> {
             .commit_interval
             .saturating_sub(self.last_cut.elapsed());
         let timeout = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
-        let pending: u64 = self.tasks.values().map(|r| r.task.pending()).sum();
-        if pending >= EPOCH_RECORDS && self.committing {
+        let pending: Load = self.tasks.values().map(|r| r.task.pending()).sum();
+        if self.committing && !pending.is_within(LARGEST_EPOCH) {
             // Back-pressure: the broker is slower than we are.
-            match self.outcomes.recv_timeout(timeout) {
-                Ok(outcome) => return self.hear(outcome),
-                Err(mpsc::RecvTimeoutError::Timeout) => return Ok(()),
-                Err(mpsc::RecvTimeoutError::Disconnected) => {
-                    return Err("the committer has ended".into());
-                }
-            }
+            return self.hear_within(timeout);
         }
         let batch = self.fetcher.next(timeout);
         for fetched in batch.iter() {
@@ -137,32 +135,54 @@ impl<P: Processor> Worker<P> {
     /// Ends the epoch and hands it to the committer, if anything happened.
     fn cut(&mut self) -> Result<(), Ended> {
         self.last_cut = Instant::now();
-        let tasks: Vec<_> = self
-            .tasks
-            .values_mut()
-            .filter_map(|running| running.task.cut())
-            .collect();
+        let tasks = self.tasks.values_mut().map(|running| running.task.cut());
+        let tasks: Vec<_> = tasks
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()
+            .map_err(fatal)?;
         if tasks.is_empty() {
             return Ok(());
         }
         self.committing = true;
         self.epochs
             .send(Epoch { tasks })
-            .map_err(|_| "the committer has ended".to_owned())
+            .map_err(|_| "the committer has ended".into())
     }
 
     /// Commits until nothing is left to commit.
     pub(super) fn settle(&mut self) -> Result<(), Ended> {
         loop {
             while self.committing {
-                let outcome = self.outcomes.recv();
-                self.hear(outcome.map_err(|_| "the committer has ended".to_owned())?)?;
+                self.settings.pulse.beat();
+                self.hear_within(Duration::from_secs(1))?;
             }
             self.cut()?;
             if !self.committing {
                 return Ok(());
             }
         }
+    }
+
+    fn hear_within(&mut self, timeout: Duration) -> Result<(), Ended> {
+        match self.outcomes.recv_timeout(timeout) {
+            Ok(outcome) => self.hear(outcome),
+            Err(mpsc::RecvTimeoutError::Timeout) => self.watch_committer(),
+            Err(mpsc::RecvTimeoutError::Disconnected) => Err("the committer has ended".into()),
+        }
+    }
+
+    /// A call to the broker that does not end is given up: the next producer fences this one.
+    fn watch_committer(&mut self) -> Result<(), Ended> {
+        let passed = self.watched.elapsed();
+        self.watched = Instant::now();
+        let stuck = self.watchdog.look(passed, CALL_ENDS_WITHIN).is_some();
+        if stuck && self.committing && self.tie.cut() {
+            self.gave_up = true;
+            return Err(
+                format!("a call to the broker has not ended within {CALL_ENDS_WITHIN:?}").into(),
+            );
+        }
+        Ok(())
     }
 
     fn hear(&mut self, outcome: Outcome) -> Result<(), Ended> {
@@ -181,7 +201,11 @@ impl<P: Processor> Worker<P> {
                 );
                 self.rewind()
             }
-            Outcome::Lost(why) => Err(why),
+            Outcome::Lost(why) => Err(why.into()),
+            Outcome::Failed(why) => Err(Ended {
+                why,
+                for_good: true,
+            }),
         }
     }
 
@@ -212,5 +236,8 @@ fn keep(record: &SourceRecord<'_>) -> Kept {
 }
 
 fn fatal(failure: Failure) -> Ended {
-    failure.to_string()
+    match failure {
+        Failure::Store(error) => error.into(),
+        other => other.to_string().into(),
+    }
 }

@@ -6,9 +6,16 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use super::{Problem, Shared};
 
-/// Alive: the process answers.
-pub(crate) async fn live() -> &'static str {
-    "alive\n"
+/// Alive: the process answers, and none of its threads is stuck.
+pub(crate) async fn live<S: Scenario>(
+    State(shared): State<Shared<S>>,
+) -> Result<&'static str, Problem> {
+    let stuck = match shared.app() {
+        Ok(app) => app.query.view().borrow().stuck.clone(),
+        // Waiting for other servers is not being stuck.
+        Err(_) => None,
+    };
+    stuck.map_or(Ok("alive\n"), |why| Err(Problem::unavailable(why)))
 }
 
 /// Ready: everything that this instance should process, it does.
