@@ -11,7 +11,7 @@ use common::kafka;
 use common::topics::{self, Spec};
 use e2e::{Application, PATIENCE, story, until};
 use engine::restore::{self, Done, Job, Phase, Standing, Stores};
-use engine::store::{Shared, Store};
+use engine::store::{Batch, Shared, Store};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
@@ -242,7 +242,9 @@ async fn a_store_of_another_changelog_is_set_aside() -> Result<()> {
         let folder = app.folder().join("stores");
         let shared = Shared::on_disk(1 << 20);
         let store = Store::open(&shared, &folder, app.id(), 0)?;
-        store.apply(&[(b"ostranger".to_vec(), Some(b"?".to_vec()))], 5000)?;
+        let mut rows = Batch::default();
+        rows.put(b"ostranger", Some(b"?"));
+        store.apply_batch(rows, 5000, None)?;
         store.complete_at(engine::worker::now_ms());
         store.flush()?;
         drop(store);

@@ -18,6 +18,8 @@ use crate::{
 
 /// How long to wait for a store that is still open here: a query may read it, or it is being closed.
 const CLOSED_WITHIN: Duration = Duration::from_secs(30);
+/// Pause before the next try.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// A store that breaks so often is not brought in order by restoring it once more.
 const BROKEN_AT_MOST: u32 = 3;
 
@@ -25,6 +27,8 @@ const BROKEN_AT_MOST: u32 = 3;
 pub(super) struct Opening {
     pub(super) aim: Aim,
     since: Instant,
+    /// Not before this.
+    at: Instant,
     /// Its store until now, which must be closed and set aside first.
     old: Option<Old>,
     broken: u32,
@@ -41,6 +45,7 @@ impl Opening {
         Self {
             aim,
             since,
+            at: since,
             old: None,
             broken: 0,
         }
@@ -68,19 +73,25 @@ impl Restorer {
 
     /// Opens the stores that are waited for, as far as they can be opened by now.
     pub(super) fn open_waiting(&mut self) {
-        let waiting: Vec<u32> = self.opening.keys().copied().collect();
-        for partition in waiting {
+        let now = Instant::now();
+        let due = self.opening.iter().filter(|(_, opening)| opening.at <= now);
+        let due: Vec<u32> = due.map(|(partition, _)| *partition).collect();
+        for partition in due {
             let Some(opening) = self.opening.remove(&partition) else {
                 continue;
             };
             let (aim, since, broken) = (opening.aim, opening.since, opening.broken);
             match self.open(partition, opening) {
                 Ok(Opened::Open(store)) => self.track(partition, store, aim, broken),
-                Ok(Opened::Wait(opening)) => drop(self.opening.insert(partition, opening)),
+                Ok(Opened::Wait(mut opening)) => {
+                    opening.at = now + TRY_AGAIN_AFTER;
+                    self.opening.insert(partition, opening);
+                }
                 Err(error) if error.is_still_open_here() && since.elapsed() < CLOSED_WITHIN => {
                     let opening = Opening {
                         aim,
                         since,
+                        at: now + TRY_AGAIN_AFTER,
                         old: None,
                         broken,
                     };
@@ -151,9 +162,11 @@ impl Restorer {
             Aim::Follow => Aim::Follow,
             Aim::Restore { .. } => Aim::RESTORE,
         };
+        let now = Instant::now();
         let opening = Opening {
             aim,
-            since: Instant::now(),
+            since: now,
+            at: now,
             old: Some(Old {
                 store: work.store,
                 reason,

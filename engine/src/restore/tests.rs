@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::{
     stores::Phase,
+    upkeep::Lent,
     work::{Aim, Work},
 };
 use crate::store::{Shared, Store, tests::crash};
@@ -192,4 +193,46 @@ fn rows_that_wait_survive_that_reading_begins_again() {
     read(&mut work, &changelog, 9);
     work.write().unwrap();
     assert_eq!(content(&work.store), model(&changelog));
+}
+
+#[test]
+fn a_standby_that_falls_far_behind_turns_to_tables_and_back() {
+    let changelog: Vec<Offset> = (0..60)
+        .map(|n| Some((n % 7, (n % 5 > 0).then_some(n))))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::Follow, false, 20);
+    read(&mut work, &changelog[..20], 20);
+    work.write().unwrap();
+    assert_eq!(work.portion_bytes(), 0);
+    // Cut off for a while; then it hears how much there is.
+    read(&mut work, &changelog, 30);
+    work.heard_of_end(1_000_000);
+    work.write().unwrap();
+    read(&mut work, &changelog, 59);
+    assert!(work.portion_bytes() > 0, "the rows wait to be sorted");
+    assert!(!work.is_due(Instant::now()));
+    read(&mut work, &changelog, 60);
+    assert!(work.is_due(Instant::now()), "the end is reached");
+    work.write().unwrap();
+    assert_eq!(work.portion_bytes(), 0);
+    assert_eq!(content(&work.store), model(&changelog));
+    assert_eq!(work.store.position().unwrap(), 60);
+}
+
+#[test]
+fn a_store_in_use_is_complete_as_of_the_look_before_its_last_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.complete_at(1000);
+    let mut lent = Lent::new(&store, 0, 1000);
+    lent.look(&store, 2000).unwrap();
+    assert_eq!(store.complete_ms(), Some(1000), "nobody knows: no commit");
+    store.apply(&[], 7).unwrap();
+    // It may be long after the commit: the machine was asleep.
+    lent.look(&store, 90_000_000).unwrap();
+    assert_eq!(store.complete_ms(), Some(2000));
+    store.apply(&[], 9).unwrap();
+    lent.look(&store, 90_001_000).unwrap();
+    assert_eq!(store.complete_ms(), Some(90_000_000));
 }

@@ -62,7 +62,7 @@ impl Lent {
     }
 
     /// A look at the store, if somebody has it.
-    fn look(&mut self, store: &Store, now_ms: i64) -> Result<(), store::Error> {
+    pub(super) fn look(&mut self, store: &Store, now_ms: i64) -> Result<(), store::Error> {
         let position = store.position()?;
         if position > self.position {
             // Only the owner commits: at the look before, it had everything.

@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    begin::by_tables,
     ingest::{Portion, Rows},
     progress::Meter,
     stores::{Phase, Standing},
@@ -140,9 +141,13 @@ impl Work {
         self.reading = true;
         // Rows that wait stay as they are: the position counts on them.
         if by_tables && !self.unwritten {
-            self.rows = Rows::Portion(Portion::default());
-            self.digest = None;
+            self.sort_into_tables();
         }
+    }
+
+    fn sort_into_tables(&mut self) {
+        self.rows = Rows::Portion(Portion::default());
+        self.digest = None;
     }
 
     /// A record of the changelog; one without a key is none of ours.
@@ -284,8 +289,16 @@ impl Work {
         if self.at_end {
             // What comes now comes as it is written: in small batches.
             self.rows = Rows::default();
+        } else if !matches!(self.rows, Rows::Portion(_)) && self.is_far_behind() {
+            self.sort_into_tables();
         }
         Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// Has more come than batches are good for? A standby that was cut off, for one.
+    fn is_far_behind(&self) -> bool {
+        let end = self.end.unwrap_or(self.position);
+        by_tables(self.position, end) && self.store.takes_tables()
     }
 
     pub(super) fn measure(&mut self, now: Instant) {
