@@ -63,9 +63,16 @@ mod tests {
         let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
         assert_eq!(
             first,
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
         );
-        assert_ne!(Random::of(7, "plan").next(), Random::of(7, "history").next());
+        assert_ne!(
+            Random::of(7, "plan").next(),
+            Random::of(7, "history").next()
+        );
         assert!((0..1000).all(|_| (3..=5).contains(&random.between(3, 5))));
     }
 }

@@ -39,7 +39,12 @@ async fn without_a_registry_reports_wait_and_none_is_a_dead_letter() -> Result<(
     topics
         .produce(&reports, None, Some(SITE.as_bytes()), Some(&value))
         .await?;
-    let look = async || Ok(service.log().lines_with("records wait for their schema").len());
+    let look = async || {
+        Ok(service
+            .log()
+            .lines_with("records wait for their schema")
+            .len())
+    };
     until("it has been read and waits", PATIENCE, look, |n| *n > 0).await?;
     let api = service.api().await?;
     ensure!(api.get(SITE).await?.is_none(), "nobody can know it yet");

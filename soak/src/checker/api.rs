@@ -86,7 +86,10 @@ pub fn check(
 /// The same but for the votes: an answer shows those of now, a published state those of the transition.
 fn same(published: &State, answered: &State) -> bool {
     let votes = answered.votes.clone();
-    State { votes, ..published.clone() } == *answered
+    State {
+        votes,
+        ..published.clone()
+    } == *answered
 }
 
 fn is_published(object: &Object, state: &State) -> bool {
@@ -98,9 +101,11 @@ fn is_published(object: &Object, state: &State) -> bool {
         state.since_ms,
         state.version,
     );
-    let published = object
-        .published()
-        .map(|p| (p.verdict, p.previous, p.basis, p.cause, p.since_ms, p.version));
+    let published = object.published().map(|p| {
+        (
+            p.verdict, p.previous, p.basis, p.cause, p.since_ms, p.version,
+        )
+    });
     published == Some(found) && state.override_.as_ref() == object.override_()
 }
 

@@ -73,10 +73,14 @@ impl DeadLetters {
 }
 
 fn one(place: &str, record: &Record, judged: &Judged, letters: &[DeadLetter]) -> Option<Finding> {
-    let finding = |class, what: String| Some(Finding::new(class, CHECK, format!("{place}: {what}")));
+    let finding =
+        |class, what: String| Some(Finding::new(class, CHECK, format!("{place}: {what}")));
     let letter = match (judged, letters) {
         (Judged::Bad(reason), []) => {
-            return finding(Class::Lost, format!("it is {reason} and no dead letter says so"));
+            return finding(
+                Class::Lost,
+                format!("it is {reason} and no dead letter says so"),
+            );
         }
         (_, []) => return None,
         (_, [letter]) => letter,
@@ -88,7 +92,12 @@ fn one(place: &str, record: &Record, judged: &Judged, letters: &[DeadLetter]) ->
     let reason = match judged {
         Judged::Bad(reason) => reason,
         Judged::GoodFrom(from_ms, ..) if letter.failed_at_ms < *from_ms => "from-the-future",
-        _ => return finding(Class::Wrong, format!("a good record was rejected: {letter:?}")),
+        _ => {
+            return finding(
+                Class::Wrong,
+                format!("a good record was rejected: {letter:?}"),
+            );
+        }
     };
     let key = |key: &Option<Vec<u8>>| key.clone().unwrap_or_default();
     let same = letter.reason == reason
@@ -137,23 +146,47 @@ mod tests {
     fn each_bad_record_has_one_and_a_good_one_has_none() {
         let bad = Judged::Bad("truncated");
         let good = Judged::Misrouted(1);
-        let future = |from_ms| {
-            Judged::GoodFrom(from_ms, "site".into(), crate::model::Change::Clear)
-        };
+        let future =
+            |from_ms| Judged::GoodFrom(from_ms, "site".into(), crate::model::Change::Clear);
         let late = letter(7, "from-the-future", 10);
         let mut altered = letter(7, "truncated", 10);
         altered.value = None;
         for (name, judged, letters, class) in [
             ("bad", bad.clone(), vec![letter(7, "truncated", 10)], None),
             ("bad and silent", bad.clone(), vec![], Some(Class::Lost)),
-            ("twice", bad.clone(), vec![letter(7, "truncated", 1); 2], Some(Class::Doubled)),
-            ("other reason", bad.clone(), vec![letter(7, "malformed", 1)], Some(Class::Wrong)),
+            (
+                "twice",
+                bad.clone(),
+                vec![letter(7, "truncated", 1); 2],
+                Some(Class::Doubled),
+            ),
+            (
+                "other reason",
+                bad.clone(),
+                vec![letter(7, "malformed", 1)],
+                Some(Class::Wrong),
+            ),
             ("other bytes", bad, vec![altered], Some(Class::Wrong)),
             ("good", good.clone(), vec![], None),
-            ("good and rejected", good.clone(), vec![letter(7, "truncated", 1)], Some(Class::Wrong)),
-            ("of no record", good, vec![letter(6, "truncated", 1)], Some(Class::Doubled)),
+            (
+                "good and rejected",
+                good.clone(),
+                vec![letter(7, "truncated", 1)],
+                Some(Class::Wrong),
+            ),
+            (
+                "of no record",
+                good,
+                vec![letter(6, "truncated", 1)],
+                Some(Class::Doubled),
+            ),
             ("from the future", future(11), vec![late.clone()], None),
-            ("not from the future any more", future(10), vec![late], Some(Class::Wrong)),
+            (
+                "not from the future any more",
+                future(10),
+                vec![late],
+                Some(Class::Wrong),
+            ),
         ] {
             let records = [(record(), judged)];
             let found = DeadLetters::new(letters).check("reports", &records);

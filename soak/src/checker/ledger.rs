@@ -155,17 +155,39 @@ mod tests {
         let on = |offset| record(1, offset, "b");
         let both = [a.clone(), b.clone()];
         for (name, found, classes) in [
-            ("all", vec![good(a.clone()), misrouted(b.clone()), good(on(0))], vec![]),
-            ("lost", vec![misrouted(b.clone()), good(on(0))], vec![Class::Lost]),
-            ("not sent on", vec![good(a.clone()), misrouted(b.clone())], vec![Class::Lost]),
+            (
+                "all",
+                vec![good(a.clone()), misrouted(b.clone()), good(on(0))],
+                vec![],
+            ),
+            (
+                "lost",
+                vec![misrouted(b.clone()), good(on(0))],
+                vec![Class::Lost],
+            ),
+            (
+                "not sent on",
+                vec![good(a.clone()), misrouted(b.clone())],
+                vec![Class::Lost],
+            ),
             (
                 "sent on twice",
-                vec![good(a.clone()), misrouted(b.clone()), good(on(0)), good(on(1))],
+                vec![
+                    good(a.clone()),
+                    misrouted(b.clone()),
+                    good(on(0)),
+                    good(on(1)),
+                ],
                 vec![Class::Doubled],
             ),
             (
                 "a stranger",
-                vec![good(a.clone()), misrouted(b.clone()), good(on(0)), good(record(1, 5, "x"))],
+                vec![
+                    good(a.clone()),
+                    misrouted(b.clone()),
+                    good(on(0)),
+                    good(record(1, 5, "x")),
+                ],
                 vec![Class::Wrong],
             ),
             (

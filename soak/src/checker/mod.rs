@@ -157,7 +157,10 @@ impl Checker {
             complete_ms,
             until_ms,
         };
-        findings.extend(self.transitions.check(&self.names.states, &stretch, grace_ms));
+        findings.extend(
+            self.transitions
+                .check(&self.names.states, &stretch, grace_ms),
+        );
         findings.extend(letters.check(reports, &source));
         if at_rest {
             findings.extend(self.ledger.check_sent_on());
@@ -304,7 +307,10 @@ impl Checker {
             known.insert(id);
             let partition = common::partitioner::partition_of(id.as_bytes(), partitions);
             let partition = i32::try_from(partition)?;
-            by_partition.entry(partition).or_default().insert(id, object);
+            by_partition
+                .entry(partition)
+                .or_default()
+                .insert(id, object);
         }
         let moment = Moment { past_ms, until_ms };
         let none = changelog::Rows::new();
@@ -318,12 +324,21 @@ impl Checker {
                 std::iter::once(first).chain(later).collect()
             };
             let rules = self.transitions.rules();
-            findings.extend(rows::check(rules, partition, rows, &objects, &candidates, moment));
+            findings.extend(rows::check(
+                rules,
+                partition,
+                rows,
+                &objects,
+                &candidates,
+                moment,
+            ));
             for key in rows.keys() {
                 if let Some((&rows::OBJECT, id)) = key.split_first() {
                     let id = String::from_utf8_lossy(id);
                     if !known.contains(&*id) && !self.transitions.is_broken(&id) {
-                        let what = format!("changelog partition {partition}, object {id}: by the model it does not exist");
+                        let what = format!(
+                            "changelog partition {partition}, object {id}: by the model it does not exist"
+                        );
                         findings.push(Finding::new(Class::Wrong, "rows", what));
                     }
                 }

@@ -59,7 +59,11 @@ pub fn check(
             }
         }
         if let Some(why) = why.pop() {
-            let class = if why == "it has no row" { Class::Lost } else { Class::Wrong };
+            let class = if why == "it has no row" {
+                Class::Lost
+            } else {
+                Class::Wrong
+            };
             findings.push(finding(id, class, why));
         }
     }
@@ -74,28 +78,57 @@ fn differs(rules: &Rules, object: &Object, stored: &Stored, moment: Moment) -> O
     };
     let current = stored.current.as_ref().map(|c| {
         let previous = c.previous.map(name);
-        (name(c.verdict), previous, c.basis, c.cause, c.since_ms, c.version)
+        (
+            name(c.verdict),
+            previous,
+            c.basis,
+            c.cause,
+            c.since_ms,
+            c.version,
+        )
     });
-    let published = object
-        .published()
-        .map(|p| (p.verdict, p.previous, p.basis, p.cause, p.since_ms, p.version));
+    let published = object.published().map(|p| {
+        (
+            p.verdict, p.previous, p.basis, p.cause, p.since_ms, p.version,
+        )
+    });
     if current != published {
-        return Some(format!("its state is {current:?}, by the model {published:?}"));
+        return Some(format!(
+            "its state is {current:?}, by the model {published:?}"
+        ));
     }
     let override_ = stored.override_.as_ref().map(|o| {
-        (name(Some(o.verdict)), o.operator.as_deref(), o.note.as_deref(), o.set_at_ms, o.expires_at_ms)
+        (
+            name(Some(o.verdict)),
+            o.operator.as_deref(),
+            o.note.as_deref(),
+            o.set_at_ms,
+            o.expires_at_ms,
+        )
     });
     let expected = object.override_().map(|o| {
-        (o.verdict.as_str(), o.operator.as_deref(), o.note.as_deref(), o.set_at_ms, o.expires_at_ms)
+        (
+            o.verdict.as_str(),
+            o.operator.as_deref(),
+            o.note.as_deref(),
+            o.set_at_ms,
+            o.expires_at_ms,
+        )
     });
     if override_ != expected {
-        return Some(format!("its override is {override_:?}, by the model {expected:?}"));
+        return Some(format!(
+            "its override is {override_:?}, by the model {expected:?}"
+        ));
     }
     if stored.slots.len() != object.votes().len() {
         let agents: Vec<_> = stored.slots.iter().map(|slot| &slot.agent_id).collect();
         return Some(format!(
             "it has reports of {agents:?}, by the model of {:?}",
-            object.votes().iter().map(|heard| &heard.vote.agent_id).collect::<Vec<_>>()
+            object
+                .votes()
+                .iter()
+                .map(|heard| &heard.vote.agent_id)
+                .collect::<Vec<_>>()
         ));
     }
     let mut pairs = stored.slots.iter().zip(object.votes());
@@ -113,7 +146,9 @@ fn slot_differs(rules: &Rules, slot: &Slot, heard: &Heard, moment: Moment) -> Op
         && verdict.is_some_and(|v| v.name() == vote.verdict)
         && *slot.report == *heard.bytes;
     if !same {
-        return Some(format!("the report of an agent is {slot:?}, by the model {vote:?}"));
+        return Some(format!(
+            "the report of an agent is {slot:?}, by the model {vote:?}"
+        ));
     }
     let expiry_ms = vote.observed_at_ms.saturating_add(rules.freshness_ms);
     let must = expiry_ms > moment.until_ms;
@@ -135,7 +170,9 @@ fn timer_differs(rules: &Rules, stored: &Stored) -> Option<String> {
     let first_ms = votes.chain(override_).min()?;
     match stored.timer_ms {
         Some(armed_ms) if armed_ms <= first_ms => None,
-        armed => Some(format!("its timer is at {armed:?}, and something expires at {first_ms}")),
+        armed => Some(format!(
+            "its timer is at {armed:?}, and something expires at {first_ms}"
+        )),
     }
 }
 
@@ -166,7 +203,11 @@ fn timers(partition: i32, rows: &Rows) -> Vec<Finding> {
         )
     };
     let lost = wanted.difference(&armed).map(|timer| {
-        Finding::new(Class::Lost, CHECK, format!("{}: it has no row", show(timer)))
+        Finding::new(
+            Class::Lost,
+            CHECK,
+            format!("{}: it has no row", show(timer)),
+        )
     });
     let stray = armed.difference(&wanted).map(|timer| {
         let what = format!("{}: the object's row does not know of it", show(timer));

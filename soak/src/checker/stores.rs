@@ -36,7 +36,11 @@ pub fn read(states: &[PathBuf]) -> Result<(Vec<Dump>, Vec<Finding>)> {
     let mut findings = Vec::new();
     for state in states {
         // <state>/<application>/<slot>/stores/<partition>
-        for slot in folders(state)?.iter().flat_map(|app| folders(app)).flatten() {
+        for slot in folders(state)?
+            .iter()
+            .flat_map(|app| folders(app))
+            .flatten()
+        {
             for path in folders(&slot.join("stores"))? {
                 let name = path.file_name().and_then(|name| name.to_str());
                 // Anything else was set aside by the service.
@@ -61,7 +65,11 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
         return Ok(Vec::new());
     }
     let entries = std::fs::read_dir(path).with_context(|| format!("{}", path.display()))?;
-    let mut folders: Vec<_> = entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()).collect();
+    let mut folders: Vec<_> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_dir())
+        .collect();
     folders.sort();
     Ok(folders)
 }
@@ -69,14 +77,21 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
 fn dump(path: &Path, partition: i32) -> Result<Dump> {
     let options = Options::default();
     let names = DB::list_cf(&options, path)?;
-    let families = names.iter().map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    let families = names
+        .iter()
+        .map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
     let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
-    let meta = db.cf_handle("meta").context("there is no column family meta")?;
+    let meta = db
+        .cf_handle("meta")
+        .context("there is no column family meta")?;
     let position = db.get_cf(meta, b"position")?;
     let position = match position {
         None => 0,
         Some(bytes) => {
-            let bytes = bytes.try_into().ok().context("the position is not 8 bytes")?;
+            let bytes = bytes
+                .try_into()
+                .ok()
+                .context("the position is not 8 bytes")?;
             i64::from_be_bytes(bytes)
         }
     };
@@ -128,10 +143,20 @@ fn differences(dump: &Dump, expected: &Rows, changelog: &Changelog) -> Vec<(Clas
     let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
     let written = |key: &[u8]| {
         let row = changelog.last_row(dump.partition, key, dump.position);
-        row.map_or_else(|| "never".to_owned(), |row| format!("at offset {}", row.offset))
+        row.map_or_else(
+            || "never".to_owned(),
+            |row| format!("at offset {}", row.offset),
+        )
     };
-    let missing: Vec<_> = expected.keys().filter(|k| !dump.rows.contains_key(*k)).collect();
-    let stray: Vec<_> = dump.rows.keys().filter(|k| !expected.contains_key(*k)).collect();
+    let missing: Vec<_> = expected
+        .keys()
+        .filter(|k| !dump.rows.contains_key(*k))
+        .collect();
+    let stray: Vec<_> = dump
+        .rows
+        .keys()
+        .filter(|k| !expected.contains_key(*k))
+        .collect();
     let other: Vec<_> = expected
         .iter()
         .filter(|(key, value)| dump.rows.get(*key).is_some_and(|found| found != *value))
@@ -196,14 +221,37 @@ mod tests {
         let end = || dump(6, &[("ob", "2")]);
         for (name, dumps, classes) in [
             ("the end", vec![end()], vec![]),
-            ("a prefix besides", vec![end(), dump(2, &[("oa", "1"), ("ob", "1")])], vec![]),
-            ("only a prefix", vec![dump(4, &[("ob", "1")])], vec![Class::Lost]),
+            (
+                "a prefix besides",
+                vec![end(), dump(2, &[("oa", "1"), ("ob", "1")])],
+                vec![],
+            ),
+            (
+                "only a prefix",
+                vec![dump(4, &[("ob", "1")])],
+                vec![Class::Lost],
+            ),
             ("a missing row", vec![dump(6, &[])], vec![Class::Lost]),
-            ("a row too many", vec![dump(6, &[("oa", "1"), ("ob", "2")])], vec![Class::Wrong]),
-            ("ahead of its position", vec![end(), dump(5, &[("ob", "2")])], vec![Class::Wrong]),
-            ("behind its position", vec![dump(6, &[("ob", "1")])], vec![Class::Wrong]),
+            (
+                "a row too many",
+                vec![dump(6, &[("oa", "1"), ("ob", "2")])],
+                vec![Class::Wrong],
+            ),
+            (
+                "ahead of its position",
+                vec![end(), dump(5, &[("ob", "2")])],
+                vec![Class::Wrong],
+            ),
+            (
+                "behind its position",
+                vec![dump(6, &[("ob", "1")])],
+                vec![Class::Wrong],
+            ),
         ] {
-            let found: Vec<_> = check(&dumps, &changelog()).iter().map(|f| f.class).collect();
+            let found: Vec<_> = check(&dumps, &changelog())
+                .iter()
+                .map(|f| f.class)
+                .collect();
             assert_eq!(found, classes, "{name}");
         }
     }

@@ -156,12 +156,7 @@ impl Timeline {
 
     /// What must have been published by now but was not: an expiry that was due before the partition processed
     /// something else, or more than `grace_ms` before `until_ms`.
-    pub fn overdue(
-        &self,
-        world: &World<'_>,
-        until_ms: i64,
-        grace_ms: i64,
-    ) -> Option<Unexplained> {
+    pub fn overdue(&self, world: &World<'_>, until_ms: i64, grace_ms: i64) -> Option<Unexplained> {
         let object = self.place.object.as_ref()?;
         let due_ms = object.unsettled_from(world.rules, self.place.now_ms)?;
         let late = if due_ms.saturating_add(grace_ms) <= until_ms {
@@ -337,7 +332,9 @@ impl Timeline {
                 let repeated = self.seen.contains(&(state.version, state.since_ms));
                 if repeated || earlier.into_iter().any(|earlier| earlier == state) {
                     Class::Doubled
-                } else if state.version > version(place) + 1 || effect == Some(Effect::Tombstone) {
+                } else if state.version > version(place) + 1
+                    || (state.version <= version(place) && effect == Some(Effect::Tombstone))
+                {
                     Class::Lost
                 } else {
                     Class::Wrong

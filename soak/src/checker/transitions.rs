@@ -95,7 +95,9 @@ impl Transitions {
             let Some((id, input)) = self.input(stretch, record, judged) else {
                 continue;
             };
-            let slot = work.entry(id).or_insert_with(|| (record.partition, vec![], vec![]));
+            let slot = work
+                .entry(id)
+                .or_insert_with(|| (record.partition, vec![], vec![]));
             slot.1.push(input);
         }
         for (record, state) in stretch.outputs {

@@ -55,7 +55,10 @@ fn history(seed: u64, records: usize) -> History {
         for (id, state) in driver.transitions() {
             let offset = published;
             published += 1;
-            outputs.entry(id).or_default().push(Output { offset, state });
+            outputs
+                .entry(id)
+                .or_default()
+                .push(Output { offset, state });
         }
     };
     for offset in 0..records {
@@ -74,7 +77,9 @@ fn history(seed: u64, records: usize) -> History {
                 verdict: "UNDER_ATTACK".to_owned(),
                 operator: None,
                 note: Some(offset.to_string()),
-                expires_at_ms: random.percent(70).then(|| at_ms + random.between(-100, 900)),
+                expires_at_ms: random
+                    .percent(70)
+                    .then(|| at_ms + random.between(-100, 900)),
                 issued_at_ms: at_ms,
             }),
             _ => Change::Report(report(&mut random, &id, at_ms), Vec::new().into()),
@@ -236,14 +241,27 @@ fn histories_hold_every_kind_of_event() {
         for output in history(seed, 60).outputs.into_values().flatten() {
             match output.state {
                 None => tombstones += 1,
-                Some(state) => *causes.entry(format!("{:?} {:?}", state.cause, state.basis)).or_insert(0) += 1,
+                Some(state) => {
+                    *causes
+                        .entry(format!("{:?} {:?}", state.cause, state.basis))
+                        .or_insert(0) += 1
+                }
             }
         }
     }
     assert!(tombstones > 10, "{tombstones}");
     for kind in [
-        "Vote Votes", "Vote Tie", "Vote NoQuorum", "Override Override", "Override Votes", "Expiry NoQuorum", "Expiry Votes",
+        "Vote Votes",
+        "Vote Tie",
+        "Vote NoQuorum",
+        "Override Override",
+        "Override Votes",
+        "Expiry NoQuorum",
+        "Expiry Votes",
     ] {
-        assert!(causes.get(kind).copied().unwrap_or(0) > 3, "{kind}: {causes:?}");
+        assert!(
+            causes.get(kind).copied().unwrap_or(0) > 3,
+            "{kind}: {causes:?}"
+        );
     }
 }
