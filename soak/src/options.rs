@@ -20,7 +20,12 @@ use crate::faults::{Fault, Kind};
 )]
 pub struct Options {
     /// How long to inject faults; starting, resting and checking come on top
-    #[arg(long, env = "SOAK_MINUTES", value_name = "MINUTES", default_value_t = 10.0)]
+    #[arg(
+        long,
+        env = "SOAK_MINUTES",
+        value_name = "MINUTES",
+        default_value_t = 10.0
+    )]
     pub minutes: f64,
     /// Chooses the faults, their order and their targets, and what the history is; default: a new one, which is printed
     #[arg(long, env = "SOAK_SEED", value_name = "NUMBER")]
@@ -59,6 +64,9 @@ pub struct Options {
     /// Writes everything that is in the final table to this file, as JSON
     #[arg(long, env = "SOAK_JSON", value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Only add up the results of former runs, and print them as Markdown
+    #[arg(long, value_name = "JSON", num_args = 1..)]
+    pub sum: Vec<PathBuf>,
     /// Leave the folder with states and logs where it is, also when nothing was found
     #[arg(long, env = "SOAK_KEEP")]
     pub keep: bool,
@@ -76,6 +84,42 @@ impl Options {
             };
             chosen && usize::from(self.brokers) >= fault.brokers
         };
-        Fault::ALL.iter().filter(wanted).map(|fault| fault.kind).collect()
+        Fault::ALL
+            .iter()
+            .filter(wanted)
+            .map(|fault| fault.kind)
+            .collect()
+    }
+
+    /// The command that repeats a run.
+    pub fn command(&self, seed: u64) -> String {
+        let kinds: Vec<String> = self.kinds().iter().map(ToString::to_string).collect();
+        let mut command = format!("soak --minutes {} --seed {seed}", self.minutes);
+        let default = Self::parse_from(["soak"]);
+        let mut add = |name: &str, value: String, usual: String| {
+            if value != usual {
+                command += &format!(" --{name} {value}");
+            }
+        };
+        if !self.faults.is_empty() {
+            add("faults", kinds.join(","), String::new());
+        }
+        let number = |n: u16| n.to_string();
+        add(
+            "instances",
+            number(self.instances),
+            number(default.instances),
+        );
+        add("brokers", number(self.brokers), number(default.brokers));
+        add(
+            "partitions",
+            number(self.partitions),
+            number(default.partitions),
+        );
+        add("overlap", number(self.overlap), number(default.overlap));
+        add("rate", self.rate.to_string(), default.rate.to_string());
+        let round = |options: &Self| humantime::format_duration(options.round).to_string();
+        add("round", round(self), round(&default));
+        command
     }
 }

@@ -322,9 +322,13 @@ impl Timeline {
             .and_then(|object| object.unsettled_from(world.rules, place.now_ms))
             .filter(|due_ms| input.is_none_or(|input| *due_ms <= input.from_ms));
         let missing = due_ms.is_some() || matches!(effect, Some(Effect::Transition(_)));
+        // A tombstone is the last thing that is known of it.
+        let last = place.used.checked_sub(1).and_then(|i| outputs.get(i));
+        let deleted = last.map_or(!self.seen.is_empty(), |output| output.state.is_none());
+        let gone = place.object.is_none() && (deleted || !missing);
         let class = match output.map(|output| &output.state) {
             None => Class::Lost,
-            Some(None) if place.object.is_none() => Class::Doubled,
+            Some(None) if gone => Class::Doubled,
             Some(None) if missing => Class::Lost,
             Some(None) => Class::Wrong,
             Some(Some(state)) => {

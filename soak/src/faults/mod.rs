@@ -1,5 +1,13 @@
 //! The faults: what can be done to a running cluster, and how it is undone. One file for each family.
 
+mod agents;
+mod answers;
+mod brokers;
+mod disk;
+pub mod inject;
+mod network;
+mod process;
+
 use std::fmt;
 
 use serde::Serialize;
@@ -103,18 +111,54 @@ impl Fault {
         fault(Kind::Reset, "reset", "network", 6, (0, 200)),
         fault(Kind::Delay, "delay", "network", 4, (500, 2_500)),
         fault(Kind::DropEndTxn, "drop-end-txn", "answers", 8, (0, 0)),
-        fault(Kind::DropAddPartitions, "drop-add-partitions", "answers", 4, (0, 0)),
-        fault(Kind::DropAddOffsets, "drop-add-offsets", "answers", 5, (0, 0)),
-        fault(Kind::DropOffsetCommit, "drop-offset-commit", "answers", 5, (0, 0)),
+        fault(
+            Kind::DropAddPartitions,
+            "drop-add-partitions",
+            "answers",
+            4,
+            (0, 0),
+        ),
+        fault(
+            Kind::DropAddOffsets,
+            "drop-add-offsets",
+            "answers",
+            5,
+            (0, 0),
+        ),
+        fault(
+            Kind::DropOffsetCommit,
+            "drop-offset-commit",
+            "answers",
+            5,
+            (0, 0),
+        ),
         fault(Kind::DropProduce, "drop-produce", "answers", 5, (0, 0)),
         Fault {
             // It needs an instance that starts, and so kills one.
             weight: 3,
-            ..fault(Kind::DropInitProducerId, "drop-init-producer-id", "answers", 3, (0, 0))
+            ..fault(
+                Kind::DropInitProducerId,
+                "drop-init-producer-id",
+                "answers",
+                3,
+                (0, 0),
+            )
         },
-        fault(Kind::BrokerRestart, "broker-restart", "brokers", 1, (0, 2_000)),
+        fault(
+            Kind::BrokerRestart,
+            "broker-restart",
+            "brokers",
+            1,
+            (0, 2_000),
+        ),
         fault(Kind::BrokerKill, "broker-kill", "brokers", 1, (0, 2_000)),
-        fault(Kind::BrokerPause, "broker-pause", "brokers", 2, (500, 5_000)),
+        fault(
+            Kind::BrokerPause,
+            "broker-pause",
+            "brokers",
+            2,
+            (500, 5_000),
+        ),
         Fault {
             brokers: 3,
             ..fault(Kind::LeaderKill, "leader-kill", "brokers", 3, (0, 3_000))
@@ -142,11 +186,16 @@ impl Fault {
     /// # Errors
     /// There is neither a kind nor a family of this name.
     pub fn parse(text: &str) -> Result<Vec<Kind>, String> {
-        let named = Self::ALL.iter().filter(|f| f.name == text || f.family == text);
+        let named = Self::ALL
+            .iter()
+            .filter(|f| f.name == text || f.family == text);
         let kinds: Vec<Kind> = named.map(|fault| fault.kind).collect();
         if kinds.is_empty() {
             let names: Vec<_> = Self::ALL.iter().map(|fault| fault.name).collect();
-            return Err(format!("no fault and no family; the faults are {}", names.join(", ")));
+            return Err(format!(
+                "no fault and no family; the faults are {}",
+                names.join(", ")
+            ));
         }
         Ok(kinds)
     }

@@ -224,7 +224,10 @@ impl History {
             0 => report.observed_at_ms -= 1,
             1 => report.sequence -= 1,
             2 => report.sequence += 1,
-            _ => report.observed_at_ms = report.observed_at_ms.min(now_ms) - self.random.between(1, 3_000),
+            _ => {
+                report.observed_at_ms =
+                    report.observed_at_ms.min(now_ms) - self.random.between(1, 3_000)
+            }
         }
         self.sent(report)
     }
@@ -306,7 +309,12 @@ impl History {
         Some(write)
     }
 
-    fn framed<T: serde::Serialize>(&self, id: &str, encoder: &Encoder<T>, value: &T) -> Option<Write> {
+    fn framed<T: serde::Serialize>(
+        &self,
+        id: &str,
+        encoder: &Encoder<T>,
+        value: &T,
+    ) -> Option<Write> {
         Some(Write {
             partition: i32::try_from(partition_of(id.as_bytes(), self.shape.partitions)).ok()?,
             key: Some(id.as_bytes().to_vec()),

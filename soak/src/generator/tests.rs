@@ -44,7 +44,9 @@ fn record(write: Write) -> Record {
 fn a_seed_always_writes_the_same_history() {
     let write = |seed| {
         let mut history = history(seed);
-        (0..500).map(|i| history.next(1_000_000 + i * 20)).collect::<Vec<_>>()
+        (0..500)
+            .map(|i| history.next(1_000_000 + i * 20))
+            .collect::<Vec<_>>()
     };
     assert_eq!(write(7), write(7));
     assert_ne!(write(7), write(8));
@@ -65,15 +67,24 @@ fn the_history_holds_everything_and_every_bad_record_is_told() {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for i in 0..20_000 {
         let now_ms = 1_000_000 + i * 5;
-        let Some(write) = history.next(now_ms) else { continue };
+        let Some(write) = history.next(now_ms) else {
+            continue;
+        };
         // An unknown schema would be looked up; there is no registry here.
-        let unknown = write.value.as_ref().is_some_and(|v| v.get(1..5) == Some(&99_999_999u32.to_be_bytes()));
+        let unknown = write
+            .value
+            .as_ref()
+            .is_some_and(|v| v.get(1..5) == Some(&99_999_999u32.to_be_bytes()));
         let kind = match unknown {
             true => "unknown-schema".to_owned(),
             false => match reader.judge(&record(write)).unwrap() {
                 Judged::Misrouted(_) => "misrouted".to_owned(),
                 Judged::Bad(reason) => reason.to_owned(),
-                Judged::Good(_, change) => format!("{change:?}").split(['(', ' ']).next().unwrap_or_default().to_owned(),
+                Judged::Good(_, change) => format!("{change:?}")
+                    .split(['(', ' '])
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
                 Judged::GoodFrom(from_ms, ..) if from_ms > now_ms => "from-the-future".to_owned(),
                 Judged::GoodFrom(..) => "report".to_owned(),
             },
@@ -81,8 +92,21 @@ fn the_history_holds_everything_and_every_bad_record_is_told() {
         *kinds.entry(kind).or_default() += 1;
     }
     for kind in [
-        "Clear", "Delete", "Set", "from-the-future", "invalid-object-id", "key-mismatch", "malformed", "misrouted",
-        "report", "too-large", "truncated", "unexpected-type", "unknown-schema", "unknown-verdict", "unresolvable",
+        "Clear",
+        "Delete",
+        "Set",
+        "from-the-future",
+        "invalid-object-id",
+        "key-mismatch",
+        "malformed",
+        "misrouted",
+        "report",
+        "too-large",
+        "truncated",
+        "unexpected-type",
+        "unknown-schema",
+        "unknown-verdict",
+        "unresolvable",
         "wrong-magic-byte",
     ] {
         assert!(kinds.remove(kind).unwrap_or(0) > 10, "{kind} is missing");

@@ -1,0 +1,177 @@
+//! How long each partition stands still: a command for an object of each partition every so often, and when its
+//! transition can be read.
+//!
+//! What is measured is the time from writing the command to its transition being visible to a read-committed consumer of
+//! the output topic, so it holds everything: the broker, the fetch, the commit interval, the takeover.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use common::avro::{Decoder, Schema};
+use common::partitioner::partition_of;
+use common::schema::{STATE, State};
+use common::{kafka, wire};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::Message as _;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::now_ms;
+
+/// How often each partition is probed.
+pub const EVERY: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Copy, Debug)]
+struct Probe {
+    partition: usize,
+    sent_ms: i64,
+    seen_ms: Option<i64>,
+}
+
+/// The probes of a run.
+#[derive(Debug)]
+pub struct Probes {
+    ids: Vec<String>,
+    sent: Mutex<Vec<Probe>>,
+    over: AtomicBool,
+}
+
+impl Probes {
+    /// One object for each partition; whoever sees their transitions is started with [`Self::watch`].
+    pub fn new(partitions: u32) -> Self {
+        let id = |partition| {
+            let mut names = (0u32..).map(|i| format!("probe-{i}.example.com"));
+            names.find(|name| partition_of(name.as_bytes(), partitions) == partition)
+        };
+        Self {
+            ids: (0..partitions).filter_map(id).collect(),
+            sent: Mutex::default(),
+            over: AtomicBool::new(false),
+        }
+    }
+
+    /// The object of each partition.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// A probe of this partition is being sent; returns its number.
+    pub fn send(&self, partition: usize) -> u64 {
+        let mut sent = self.lock();
+        sent.push(Probe {
+            partition,
+            sent_ms: now_ms(),
+            seen_ms: None,
+        });
+        (sent.len() - 1) as u64
+    }
+
+    /// When a probe of this partition that was sent at `since_ms` or later was first seen.
+    pub fn served_ms(&self, partition: usize, since_ms: i64) -> Option<i64> {
+        let sent = self.lock();
+        let first = sent.partition_point(|probe| probe.sent_ms < since_ms);
+        let of_partition = sent[first..].iter().filter(|p| p.partition == partition);
+        of_partition.filter_map(|probe| probe.seen_ms).min()
+    }
+
+    /// The longest time that a probe of this partition took which was under way between these moments.
+    pub fn longest_ms(&self, partition: usize, from_ms: i64, to_ms: i64) -> i64 {
+        let now_ms = now_ms();
+        let sent = self.lock();
+        let before = sent.partition_point(|probe| probe.sent_ms <= to_ms);
+        let of_partition = sent[..before].iter().filter(|p| p.partition == partition);
+        // Whatever was sent long before has been seen: probes are seen in their order.
+        let under_way = of_partition
+            .rev()
+            .take_while(|probe| probe.seen_ms.is_none_or(|seen_ms| seen_ms >= from_ms));
+        let times = under_way.map(|probe| probe.seen_ms.unwrap_or(now_ms) - probe.sent_ms);
+        times.max().unwrap_or(0)
+    }
+
+    /// Sees transitions, on a thread of its own, until [`Self::end`].
+    ///
+    /// # Errors
+    /// No consumer can be made.
+    pub fn watch(self: &Arc<Self>, kafka: &kafka::Args, topic: &str) -> Result<()> {
+        let config = kafka.consumer("soak-probes", "soak-probes");
+        let consumer: BaseConsumer = config.create()?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..i32::try_from(self.ids.len())? {
+            all.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&all)?;
+        let decoder = Decoder::<State>::new(STATE)?;
+        let schema = Schema::parse(0, STATE)?;
+        let probes = Arc::clone(self);
+        let look = move || {
+            while !probes.over.load(Ordering::Acquire) {
+                // Errors are of brokers that are away, on purpose.
+                let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
+                    continue;
+                };
+                if message.key().is_some_and(|key| key.starts_with(b"probe-"))
+                    && let Some(value) = message.payload()
+                    && let Ok((_, datum)) = wire::split(value)
+                    && let Ok(state) = decoder.decode(&schema, datum)
+                {
+                    probes.seen(&state);
+                }
+            }
+        };
+        thread::Builder::new()
+            .name("probes".to_owned())
+            .spawn(look)
+            .context("a thread")?;
+        Ok(())
+    }
+
+    /// Ends the thread.
+    pub fn end(&self) {
+        self.over.store(true, Ordering::Release);
+    }
+
+    fn seen(&self, state: &State) {
+        let note = state.override_.as_ref().and_then(|o| o.note.as_deref());
+        let number = note.and_then(|note| note.strip_prefix("probe-")?.parse::<usize>().ok());
+        let mut sent = self.lock();
+        if let Some(probe) = number.and_then(|number| sent.get_mut(number)) {
+            probe.seen_ms.get_or_insert_with(now_ms);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Probe>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_how_long_a_partition_stood_still() {
+        let probes = Probes::new(2);
+        assert_eq!(probes.ids().len(), 2);
+        let probe = |partition, sent_ms, seen_ms| Probe {
+            partition,
+            sent_ms,
+            seen_ms,
+        };
+        *probes.lock() = vec![
+            probe(0, 100, Some(110)),
+            probe(1, 100, Some(105)),
+            probe(0, 200, Some(900)),
+            probe(0, 300, Some(900)),
+            probe(1, 950, Some(960)),
+            probe(0, 1000, Some(1010)),
+        ];
+        assert_eq!(probes.longest_ms(0, 150, 400), 700);
+        assert_eq!(probes.longest_ms(0, 100, 120), 10);
+        assert_eq!(probes.longest_ms(0, 950, 2000), 10);
+        assert_eq!(probes.longest_ms(1, 150, 2000), 10);
+        assert_eq!(probes.served_ms(0, 150), Some(900));
+        assert_eq!(probes.served_ms(0, 1001), None);
+    }
+}
