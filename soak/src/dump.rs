@@ -15,7 +15,7 @@ use crate::faults::inject::Done;
 ///
 /// # Errors
 /// A topic cannot be read, or a file not be written.
-pub async fn write(
+pub(crate) async fn write(
     folder: &Path,
     faults: &[Done],
     findings: &[Finding],

@@ -3,11 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use common::telemetry;
 use soak::Options;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let options = Options::parse();
+    // What the soak has to say goes to standard output; this is what its clients say.
+    telemetry::init(&telemetry::Args {
+        log: std::env::var("SOAK_LOG").unwrap_or_else(|_| "warn".to_owned()),
+        log_format: telemetry::Format::Text,
+    });
     match soak::run(options).await {
         Ok(code) => code,
         Err(error) => {

@@ -50,7 +50,7 @@ pub enum Effect {
     /// Nothing is published.
     Silent,
     /// This state is published.
-    Transition(State),
+    Transition(Box<State>),
     /// A tombstone is published.
     Tombstone,
 }
@@ -206,7 +206,7 @@ impl Object {
             override_: self.override_.as_deref().cloned(),
         };
         self.published = Some(published);
-        Effect::Transition(state)
+        Effect::Transition(Box::new(state))
     }
 
     /// Time alone: what is published when somebody looks at `at_ms`.

@@ -92,7 +92,7 @@ impl Options {
     }
 
     /// The command that repeats a run.
-    pub fn command(&self, seed: u64) -> String {
+    pub fn repeated_by(&self, seed: u64) -> String {
         let kinds: Vec<String> = self.kinds().iter().map(ToString::to_string).collect();
         let mut command = format!("soak --minutes {} --seed {seed}", self.minutes);
         let default = Self::parse_from(["soak"]);

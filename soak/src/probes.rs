@@ -7,14 +7,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use common::avro::{Decoder, Schema};
 use common::partitioner::partition_of;
 use common::schema::{STATE, State};
 use common::{kafka, wire};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -22,6 +22,8 @@ use crate::now_ms;
 
 /// How often each partition is probed.
 pub const EVERY: Duration = Duration::from_millis(100);
+/// Longer than a partition should stand still: then the consumer looks at itself first.
+const STUCK: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy, Debug)]
 struct Probe {
@@ -95,8 +97,11 @@ impl Probes {
     /// # Errors
     /// No consumer can be made.
     pub fn watch(self: &Arc<Self>, kafka: &kafka::Args, topic: &str) -> Result<()> {
-        let config = kafka.consumer("soak-probes", "soak-probes");
-        let consumer: BaseConsumer = config.create()?;
+        let mut config = kafka.consumer("soak-probes", "soak-probes");
+        if let Ok(debug) = std::env::var("SOAK_DEBUG") {
+            config.set("debug", debug);
+        }
+        let consumer: kafka::Consumer = config.create_with_context(kafka::Context)?;
         let mut all = TopicPartitionList::new();
         for partition in 0..i32::try_from(self.ids.len())? {
             all.add_partition_offset(topic, partition, Offset::Beginning)?;
@@ -104,12 +109,22 @@ impl Probes {
         consumer.assign(&all)?;
         let decoder = Decoder::<State>::new(STATE)?;
         let schema = Schema::parse(0, STATE)?;
-        let probes = Arc::clone(self);
+        let (probes, topic) = (Arc::clone(self), topic.to_owned());
         let look = move || {
+            let mut checked = Instant::now();
             while !probes.over.load(Ordering::Acquire) {
-                // Errors are of brokers that are away, on purpose.
-                let Some(Ok(message)) = consumer.poll(Duration::from_millis(50)) else {
-                    continue;
+                if checked.elapsed() >= STUCK {
+                    checked = Instant::now();
+                    probes.unstick(&consumer, &topic);
+                }
+                let message = match consumer.poll(Duration::from_millis(50)) {
+                    Some(Ok(message)) => message,
+                    Some(Err(error)) => {
+                        // Brokers go away here, on purpose.
+                        tracing::debug!(%error, "the probes' consumer");
+                        continue;
+                    }
+                    None => continue,
                 };
                 if message.key().is_some_and(|key| key.starts_with(b"probe-"))
                     && let Some(value) = message.payload()
@@ -125,6 +140,45 @@ impl Probes {
             .spawn(look)
             .context("a thread")?;
         Ok(())
+    }
+
+    /// A consumer that stands still although there is more to read tells nothing of the service: it is started again
+    /// where it stands, and that is said.
+    fn unstick(&self, consumer: &kafka::Consumer, topic: &str) {
+        let long_ago = now_ms() - i64::try_from(STUCK.as_millis()).unwrap_or(0);
+        let waits = |partition| {
+            let sent = self.lock();
+            let mut of_partition = sent.iter().rev().filter(|p| p.partition == partition);
+            of_partition.any(|probe| probe.seen_ms.is_none() && probe.sent_ms < long_ago)
+        };
+        if !(0..self.ids.len()).any(waits) {
+            return;
+        }
+        let Ok(positions) = consumer.position() else {
+            return;
+        };
+        let mut stuck = false;
+        for element in positions.elements() {
+            let end = consumer.fetch_watermarks(topic, element.partition(), Duration::from_secs(2));
+            if let (Ok((_, end)), Offset::Offset(position)) = (end, element.offset())
+                // Markers of transactions are no records.
+                && end > position + 20
+            {
+                stuck = true;
+                let partition = element.partition();
+                println!(
+                    "the probes' consumer stands at {position} of partition {partition}, which goes to {end}"
+                );
+            }
+        }
+        for mut element in positions.elements() {
+            if element.offset() == Offset::Invalid {
+                drop(element.set_offset(Offset::Beginning));
+            }
+        }
+        if stuck && let Err(error) = consumer.assign(&positions) {
+            tracing::warn!(%error, "the probes' consumer cannot be started again");
+        }
     }
 
     /// Ends the thread.

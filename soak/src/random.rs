@@ -14,13 +14,13 @@ impl Random {
     pub fn of(seed: u64, purpose: &str) -> Self {
         let mut mixed = Self(seed);
         for byte in purpose.bytes() {
-            mixed.0 = mixed.next() ^ u64::from(byte);
+            mixed.0 = mixed.number() ^ u64::from(byte);
         }
         mixed
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -31,7 +31,7 @@ impl Random {
     /// A number below `end`; 0 if there is none.
     pub fn below(&mut self, end: u64) -> u64 {
         // The bias of a remainder is far below what a soak could notice.
-        self.next().checked_rem(end).unwrap_or(0)
+        self.number().checked_rem(end).unwrap_or(0)
     }
 
     /// A number from `from` to `to`, both included.
@@ -60,7 +60,7 @@ mod tests {
     fn the_sequence_of_a_seed_never_changes() {
         // The published test vector of SplitMix64 for seed 1234567.
         let mut random = Random::new(1_234_567);
-        let first: Vec<u64> = (0..3).map(|_| random.next()).collect();
+        let first: Vec<u64> = (0..3).map(|_| random.number()).collect();
         assert_eq!(
             first,
             [
@@ -70,8 +70,8 @@ mod tests {
             ]
         );
         assert_ne!(
-            Random::of(7, "plan").next(),
-            Random::of(7, "history").next()
+            Random::of(7, "plan").number(),
+            Random::of(7, "history").number()
         );
         assert!((0..1000).all(|_| (3..=5).contains(&random.between(3, 5))));
     }

@@ -39,6 +39,9 @@ pub struct Report {
     pub seconds: u64,
     /// Source records that were checked.
     pub records: u64,
+    /// Records that the soak's own producer wrote twice, when a broker was killed.
+    #[serde(default)]
+    pub twins: u64,
     /// Expiries that were published.
     pub expiries: u64,
     /// By how much an expiry was late at most, in ms.
@@ -88,6 +91,7 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.seconds += other.seconds;
         self.records += other.records;
+        self.twins += other.twins;
         self.expiries += other.expiries;
         self.late_ms = self.late_ms.max(other.late_ms);
         self.rounds += other.rounds;

@@ -47,7 +47,7 @@ pub async fn run(options: &Options, seed: u64) -> Result<Report> {
         done: Vec::new(),
         findings: Vec::new(),
         report: Report {
-            command: options.command(seed),
+            command: options.repeated_by(seed),
             ..Report::default()
         },
     };
@@ -162,6 +162,7 @@ impl Run {
         let (expiries, late_ms) = checker.expiries();
         (self.report.expiries, self.report.late_ms) = (expiries, late_ms);
         self.report.records = checker.checked();
+        self.report.twins = checker.twins();
         self.checker = Some(checker);
         self.found(found);
         self.report.rounds += 1;

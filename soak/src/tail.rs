@@ -58,9 +58,7 @@ impl Tail {
         let deadline = Instant::now() + PATIENCE;
         let mut goals = BTreeMap::new();
         for partition in self.next.keys() {
-            let (_, high) = self
-                .uncommitted
-                .fetch_watermarks(&self.topic, *partition, CALL)?;
+            let high = self.end(&self.uncommitted, *partition, deadline)?;
             goals.insert(*partition, high);
         }
         self.stable(&goals, deadline)?;
@@ -105,13 +103,25 @@ impl Tail {
         Ok(records)
     }
 
+    /// Where a partition ends for this consumer: for one that reads committed records only, the last stable offset.
+    fn end(&self, consumer: &BaseConsumer, partition: i32, deadline: Instant) -> Result<i64> {
+        loop {
+            match consumer.fetch_watermarks(&self.topic, partition, CALL) {
+                Ok((_, end)) => return Ok(end),
+                // Leaders change while brokers come back; it is found out by trying again.
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).context(format!("the end of topic {}", self.topic));
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+
     /// Waits until the last stable offsets have reached these.
     fn stable(&self, goals: &BTreeMap<i32, i64>, deadline: Instant) -> Result<()> {
         for (partition, goal) in goals {
             loop {
-                let (_, stable) = self
-                    .consumer
-                    .fetch_watermarks(&self.topic, *partition, CALL)?;
+                let stable = self.end(&self.consumer, *partition, deadline)?;
                 if stable >= *goal {
                     break;
                 }

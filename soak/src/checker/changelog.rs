@@ -11,6 +11,9 @@ use e2e::topics::Record;
 /// Rows of one store: key (with its prefix) and value.
 pub type Rows = BTreeMap<Arc<[u8]>, Arc<[u8]>>;
 
+/// A value of a row, or none, as it was at some time.
+pub type Value = Option<Arc<[u8]>>;
+
 /// A row as it was written.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -19,7 +22,7 @@ pub struct Row {
     /// Its key, with its prefix.
     pub key: Arc<[u8]>,
     /// Its value; none deletes it.
-    pub value: Option<Arc<[u8]>>,
+    pub value: Value,
 }
 
 /// All partitions of the changelog.

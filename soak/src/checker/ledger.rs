@@ -1,8 +1,12 @@
 //! Is the source topic what was written to it? What the generator wrote and Kafka acknowledged must be there, each
 //! record once; and besides that only what a service sent on, because it had been written to the wrong partition: once
 //! for each such record.
+//!
+//! A record that the generator's own producer wrote twice is not the service's doing: killing a broker can do that even
+//! to an idempotent producer. It has the same timestamp as its twin, whereas what a service sends on gets a new one. It is
+//! counted, and processed like any other repetition.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use e2e::topics::Record;
@@ -37,6 +41,9 @@ pub struct Ledger {
     uncertain: HashMap<u64, usize>,
     /// How often each record was found on a wrong partition, and how often on the right one since.
     misrouted: HashMap<u64, (usize, usize)>,
+    /// Partition, content and timestamp of what the generator wrote.
+    seen: HashSet<(i32, u64, Option<i64>)>,
+    twins: u64,
 }
 
 impl Ledger {
@@ -50,6 +57,11 @@ impl Ledger {
         }
     }
 
+    /// How many records the generator's own producer wrote twice.
+    pub fn twins(&self) -> u64 {
+        self.twins
+    }
+
     /// The source topic went on by these records, to its end.
     pub fn check(&mut self, topic: &str, records: &[(Record, Judged)]) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -60,6 +72,8 @@ impl Ledger {
             let place = format!("{topic} partition {} offset {}", at.0, at.1);
             match self.written.remove(&at) {
                 Some(written) if written == content => {
+                    self.seen
+                        .insert((record.partition, content, record.timestamp_ms));
                     if matches!(judged, Judged::Misrouted(_)) {
                         self.misrouted.entry(content).or_default().0 += 1;
                     }
@@ -91,6 +105,14 @@ impl Ledger {
 
     /// A record that the generator did not write, as far as it knows.
     fn stranger(&mut self, content: u64, place: &str, record: &Record) -> Option<Finding> {
+        let twin = (record.partition, content, record.timestamp_ms);
+        if record.timestamp_ms.is_some() && self.seen.contains(&twin) {
+            self.twins += 1;
+            if let Some((owed, _)) = self.misrouted.get_mut(&content) {
+                *owed += 1;
+            }
+            return None;
+        }
         if let Some((owed, sent)) = self.misrouted.get_mut(&content) {
             *sent += 1;
             return (*sent > *owed).then(|| {

@@ -4,12 +4,14 @@
 //! Only the stored form is the engine's (its `Stored`); what must be in it comes from the model.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use common::schema::{SiteAttackVerdict, Verdict as _};
 use engine::scenario::object::{Slot, Stored};
 
-use super::{Class, Finding, changelog::Rows};
+use super::{
+    Class, Finding,
+    changelog::{Rows, Value},
+};
 use crate::model::{Heard, Object, Rules};
 
 const CHECK: &str = "rows";
@@ -35,7 +37,7 @@ pub fn check(
     partition: i32,
     rows: &Rows,
     objects: &BTreeMap<&str, &Object>,
-    candidates: &dyn Fn(&str) -> Vec<Option<Arc<[u8]>>>,
+    candidates: &dyn Fn(&str) -> Vec<Value>,
     moment: Moment,
 ) -> Vec<Finding> {
     let mut findings = timers(partition, rows);

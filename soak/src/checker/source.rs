@@ -32,6 +32,9 @@ pub enum Judged {
     GoodFrom(i64, String, Change),
 }
 
+/// Records of the source topic with what they are.
+pub type Stretch = Vec<(Record, Judged)>;
+
 /// What a record may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -186,7 +186,7 @@ impl Timeline {
         let mut object = place.object.clone()?;
         let due_ms = object.unsettled_from(world.rules, place.now_ms);
         let effect = object.expire(world.rules, &self.id, at_ms);
-        let same = matches!(&effect, Effect::Transition(expected) if expected == state);
+        let same = matches!(&effect, Effect::Transition(expected) if **expected == *state);
         (same && self.skipped(world, place, at_ms).is_none()).then_some(Place {
             used: place.used + 1,
             now_ms: at_ms,
@@ -215,7 +215,7 @@ impl Timeline {
                 if at_ms < place.now_ms.max(input.from_ms) || at_ms > input.to_ms {
                     return None;
                 }
-                let wanted = Effect::Transition(state.clone());
+                let wanted = Effect::Transition(Box::new(state.clone()));
                 self.at(world, place, input, at_ms, &wanted)?
             }
         };

@@ -25,7 +25,11 @@ pub(super) async fn lose(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     let proxy = &scene.victim.proxy;
     let before = proxy.dropped();
     // Sometimes twice in a row: the second try's answer is lost, too.
-    let count = if scene.step.variant % 5 == 0 { 2 } else { 1 };
+    let count = if scene.step.variant.is_multiple_of(5) {
+        2
+    } else {
+        1
+    };
     proxy.drop_answer(request, count);
     if request == ApiKey::InitProducerId {
         // Who runs has its producers; a restart makes new ones.

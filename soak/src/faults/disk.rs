@@ -19,7 +19,7 @@ pub(super) async fn slow(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     let disk = &scene.victim.disk;
     let before = disk.hits()?;
     disk.slow(delay)?;
-    let leaves = scene.step.variant % 2 == 0;
+    let leaves = scene.step.variant.is_multiple_of(2);
     let left = if leaves {
         Some(service.terminate().await)
     } else {

@@ -15,7 +15,7 @@ pub(super) async fn kill(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     let at = Instant::now();
     service.kill().await?;
     let mut told = Told::default();
-    if scene.step.variant % 4 == 0 {
+    if scene.step.variant.is_multiple_of(4) {
         told.note = "back at once".to_owned();
     } else {
         told.takeover = Some(takeover(scene, at).await?);
@@ -75,7 +75,7 @@ pub(super) async fn join(world: &World, name: &str, step: &Step) -> Result<Told>
     let share = eventually("the newcomer gets a share", PATIENCE, look).await?;
     let took = at.elapsed();
     sleep(step.lasts).await;
-    let how = if step.variant % 2 == 0 {
+    let how = if step.variant.is_multiple_of(2) {
         let code = service.terminate().await.context("the newcomer leaves")?;
         ensure!(
             code == 0,

@@ -225,8 +225,8 @@ impl History {
             1 => report.sequence -= 1,
             2 => report.sequence += 1,
             _ => {
-                report.observed_at_ms =
-                    report.observed_at_ms.min(now_ms) - self.random.between(1, 3_000)
+                let latest_ms = report.observed_at_ms.min(now_ms);
+                report.observed_at_ms = latest_ms - self.random.between(1, 3_000);
             }
         }
         self.sent(report)

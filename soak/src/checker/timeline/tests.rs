@@ -242,9 +242,8 @@ fn histories_hold_every_kind_of_event() {
             match output.state {
                 None => tombstones += 1,
                 Some(state) => {
-                    *causes
-                        .entry(format!("{:?} {:?}", state.cause, state.basis))
-                        .or_insert(0) += 1
+                    let kind = format!("{:?} {:?}", state.cause, state.basis);
+                    *causes.entry(kind).or_insert(0) += 1;
                 }
             }
         }
