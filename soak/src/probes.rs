@@ -112,10 +112,11 @@ impl Probes {
         let (probes, topic) = (Arc::clone(self), topic.to_owned());
         let look = move || {
             let mut checked = Instant::now();
+            let mut stood = Vec::new();
             while !probes.over.load(Ordering::Acquire) {
                 if checked.elapsed() >= STUCK {
                     checked = Instant::now();
-                    probes.unstick(&consumer, &topic);
+                    stood = probes.unstick(&consumer, &topic, &stood);
                 }
                 let message = match consumer.poll(Duration::from_millis(50)) {
                     Some(Ok(message)) => message,
@@ -143,42 +144,45 @@ impl Probes {
     }
 
     /// A consumer that stands still although there is more to read tells nothing of the service: it is started again
-    /// where it stands, and that is said.
-    fn unstick(&self, consumer: &kafka::Consumer, topic: &str) {
-        let long_ago = now_ms() - i64::try_from(STUCK.as_millis()).unwrap_or(0);
-        let waits = |partition| {
-            let sent = self.lock();
-            let mut of_partition = sent.iter().rev().filter(|p| p.partition == partition);
-            of_partition.any(|probe| probe.seen_ms.is_none() && probe.sent_ms < long_ago)
-        };
-        if !(0..self.ids.len()).any(waits) {
-            return;
-        }
+    /// where it stands, and that is said. `before` is where it stood the last time; returns where it stands now although
+    /// there is more.
+    fn unstick(
+        &self,
+        consumer: &kafka::Consumer,
+        topic: &str,
+        before: &[(i32, i64)],
+    ) -> Vec<(i32, i64)> {
         let Ok(positions) = consumer.position() else {
-            return;
+            return Vec::new();
         };
-        let mut stuck = false;
-        for element in positions.elements() {
-            let end = consumer.fetch_watermarks(topic, element.partition(), Duration::from_secs(2));
-            if let (Ok((_, end)), Offset::Offset(position)) = (end, element.offset())
-                // Markers of transactions are no records.
-                && end > position + 20
-            {
-                stuck = true;
-                let partition = element.partition();
-                println!(
-                    "the probes' consumer stands at {position} of partition {partition}, which goes to {end}"
-                );
-            }
-        }
+        let mut stands = Vec::new();
         for mut element in positions.elements() {
-            if element.offset() == Offset::Invalid {
-                drop(element.set_offset(Offset::Beginning));
+            let partition = element.partition();
+            let position = match element.offset() {
+                Offset::Offset(position) => position,
+                // Nothing was read yet.
+                _ => 0,
+            };
+            drop(element.set_offset(Offset::Offset(position)));
+            let end = consumer.fetch_watermarks(topic, partition, Duration::from_secs(2));
+            // A marker of a transaction is no record; there is one in a commit.
+            if let Ok((_, end)) = end
+                && end > position + 50
+            {
+                stands.push((partition, position));
+                if before.contains(&(partition, position)) {
+                    println!(
+                        "the soak's own consumer stands at {position} of partition {partition}, which goes to {end}"
+                    );
+                }
             }
         }
-        if stuck && let Err(error) = consumer.assign(&positions) {
+        if stands.iter().any(|place| before.contains(place))
+            && let Err(error) = consumer.assign(&positions)
+        {
             tracing::warn!(%error, "the probes' consumer cannot be started again");
         }
+        stands
     }
 
     /// Ends the thread.
