@@ -15,6 +15,7 @@ use crate::checker::source::{Limits, Reader};
 use crate::checker::{Checker, Place};
 use crate::generator::{HEAVY, History, Schemas, Shape, bad};
 use crate::model::Rules;
+use crate::now_ms;
 use crate::options::Options;
 use crate::probes::Probes;
 use crate::writer::Writer;
@@ -54,9 +55,16 @@ impl Instance {
     /// Waits until it is ready, and lets it be asked again.
     ///
     /// # Errors
-    /// It does not become ready.
-    pub async fn show(&self, service: &Service) -> Result<()> {
-        service.ready().await?;
+    /// It does not become ready, with all brokers there.
+    pub async fn show(&self, world: &World, service: &Service) -> Result<()> {
+        loop {
+            let from_ms = now_ms();
+            match service.ready().await {
+                Ok(()) => break,
+                Err(_) if world.brokers_were_away(from_ms) => {}
+                Err(error) => return Err(error),
+            }
+        }
         *lock(&self.api) = Some(service.api().await?);
         Ok(())
     }
@@ -176,7 +184,7 @@ impl World {
         }
         for instance in &world.instances {
             let service = instance.service.lock().await;
-            instance.show(&service).await?;
+            instance.show(&world, &service).await?;
         }
         Ok((world, checker))
     }
@@ -264,6 +272,31 @@ impl World {
     pub fn end_trouble(&self, index: usize, to_ms: i64) {
         if let Some(trouble) = lock(&self.troubles).get_mut(index) {
             trouble.to_ms = to_ms;
+        }
+    }
+
+    /// Was a broker broken at some time since `from_ms`? Then waiting proves nothing.
+    pub fn brokers_were_away(&self, from_ms: i64) -> bool {
+        let troubles = self.troubles_between(from_ms, now_ms());
+        troubles.iter().any(|trouble| trouble.victim.is_none())
+    }
+
+    /// Waits until `look` succeeds, and returns what it saw. Time during which a broker is broken does not count.
+    ///
+    /// # Errors
+    /// It was not seen in time.
+    pub async fn eventually<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut look: impl AsyncFnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let from_ms = now_ms();
+            match e2e::eventually(what, patience, &mut look).await {
+                Err(_) if self.brokers_were_away(from_ms) => {}
+                seen => return seen,
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use e2e::api::Cluster;
-use e2e::{PATIENCE, Service, eventually};
+use e2e::{PATIENCE, Service};
 use serde::Serialize;
 
 use super::{Kind, agents, answers, brokers, disk, network, process};
@@ -119,7 +119,7 @@ async fn on_instance(world: &World, step: &Step, done: &mut Done) -> Result<()> 
     let told = act(&scene, &mut service).await;
     let healed = async {
         let told = told?;
-        victim.show(&service).await?;
+        victim.show(world, &service).await?;
         shares(world, &victim.name).await?;
         flowing(world, &scene.owned).await?;
         anyhow::Ok(told)
@@ -157,14 +157,11 @@ async fn on_brokers(world: &World, step: &Step, done: &mut Done) -> Result<()> {
     done.from_ms = now_ms();
     let trouble = world.begin_trouble(None, done.from_ms);
     let all: Vec<u32> = (0..u32::try_from(world.probes.ids().len())?).collect();
-    let healed = async {
-        let told = brokers::act(world, &kafka, step).await?;
-        flowing(world, &all).await?;
-        anyhow::Ok(told)
-    };
-    let healed = healed.await;
+    let told = brokers::act(world, &kafka, step).await;
+    // All brokers are back: from here on it is the service's time that counts.
     world.end_trouble(trouble, now_ms());
-    let told = healed?;
+    let told = told?;
+    flowing(world, &all).await?;
     done.note = told.note;
     done.pause_ms = longest(world, &all, done.from_ms, now_ms());
     Ok(())
@@ -195,7 +192,8 @@ async fn on_newcomer(world: &World, step: &Step, done: &mut Done) -> Result<()> 
 
 async fn seen(world: &World, victim: &str) -> Result<Cluster> {
     let what = "an instance shows the cluster";
-    eventually(what, PATIENCE, async || world.cluster(victim).await).await
+    let look = async || world.cluster(victim).await;
+    world.eventually(what, PATIENCE, look).await
 }
 
 /// The partitions that an instance owns and processes.
@@ -239,7 +237,7 @@ pub async fn takeover(scene: &Scene<'_>, from: Instant) -> Result<Duration> {
         "the partitions {:?} of {victim} are taken over",
         scene.owned
     );
-    eventually(&what, PATIENCE, look).await
+    world.eventually(&what, PATIENCE, look).await
 }
 
 /// Waits until an instance processes a share of the partitions, as far as another can tell. There are more partitions
@@ -251,7 +249,7 @@ async fn shares(world: &World, name: &str) -> Result<()> {
         Ok(())
     };
     let what = format!("{name} has a share again");
-    eventually(&what, PATIENCE, look).await
+    world.eventually(&what, PATIENCE, look).await
 }
 
 /// Waits until probes that are sent from now on come through on these partitions.
@@ -273,7 +271,7 @@ pub async fn flowing(world: &World, partitions: &[u32]) -> Result<()> {
         Ok(())
     };
     let what = format!("the partitions {partitions:?} are processed again");
-    eventually(&what, PATIENCE * 2, look).await
+    world.eventually(&what, PATIENCE * 2, look).await
 }
 
 fn longest(world: &World, partitions: &[u32], from_ms: i64, to_ms: i64) -> Option<i64> {

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{PATIENCE, Service, eventually};
+use e2e::{PATIENCE, Service};
 use tokio::time::sleep;
 
 use super::inject::{Scene, Told, takeover};
@@ -14,15 +14,17 @@ use crate::world::World;
 pub(super) async fn kill(scene: &Scene<'_>, service: &mut Service) -> Result<Told> {
     let at = Instant::now();
     service.kill().await?;
-    let mut told = Told::default();
     if scene.step.variant.is_multiple_of(4) {
-        told.note = "back at once".to_owned();
-    } else {
-        told.takeover = Some(takeover(scene, at).await?);
-        sleep(scene.step.lasts).await;
+        service.restart().await?;
+        return Ok(Told::note("back at once"));
     }
+    let taken = takeover(scene, at).await;
+    sleep(scene.step.lasts).await;
     service.restart().await?;
-    Ok(told)
+    Ok(Told {
+        note: String::new(),
+        takeover: Some(taken?),
+    })
 }
 
 /// SIGSTOP, for longer than the others wait; then SIGCONT: it finds itself fenced, or should.
@@ -42,7 +44,7 @@ pub(super) async fn zombie(scene: &Scene<'_>, service: &mut Service) -> Result<T
 pub(super) async fn leave(scene: &Scene<'_>, service: &mut Service) -> Result<Told> {
     let at = Instant::now();
     let code = service.terminate().await?;
-    let taken = takeover(scene, at).await?;
+    let taken = takeover(scene, at).await;
     sleep(scene.step.lasts).await;
     let log = service.end_of_log();
     service.restart().await?;
@@ -55,7 +57,7 @@ pub(super) async fn leave(scene: &Scene<'_>, service: &mut Service) -> Result<To
         } else {
             "gave up its last commit".to_owned()
         },
-        takeover: Some(taken),
+        takeover: Some(taken?),
     })
 }
 
@@ -64,7 +66,7 @@ pub(super) async fn join(world: &World, name: &str, step: &Step) -> Result<Told>
     let at = Instant::now();
     let newcomer = world.instance(name, usize::try_from(step.variant)?).await?;
     let mut service = newcomer.service.lock().await;
-    service.ready().await?;
+    newcomer.show(world, &service).await?;
     let api = service.api().await?;
     let look = async || {
         let cluster = api.cluster().await?;
@@ -72,7 +74,8 @@ pub(super) async fn join(world: &World, name: &str, step: &Step) -> Result<Told>
         ensure!(share > 0, "{cluster:?}");
         Ok(share)
     };
-    let share = eventually("the newcomer gets a share", PATIENCE, look).await?;
+    let what = "the newcomer gets a share";
+    let share = world.eventually(what, PATIENCE, look).await?;
     let took = at.elapsed();
     sleep(step.lasts).await;
     let how = if step.variant.is_multiple_of(2) {
