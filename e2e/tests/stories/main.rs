@@ -14,6 +14,7 @@ mod registry;
 mod rest;
 mod restorer;
 mod sample;
+mod standbys;
 mod stores;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};
