@@ -295,7 +295,7 @@ fn untouched(
     to_ms: i64,
 ) -> Option<i64> {
     // What was broken shortly before may have left a pause that was still under way.
-    let troubles = world.troubles_between(from_ms - 2_000, to_ms);
+    let troubles = world.troubles_between(from_ms - 5_000, to_ms);
     let victims: Option<Vec<String>> = troubles.into_iter().map(|t| t.victim).collect();
     let victims = victims?;
     let owner = |cluster: &Cluster, partition: u32| {
