@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod connections;
 mod mail;
+mod million;
 mod mistakes;
 mod outages;
 mod python;
