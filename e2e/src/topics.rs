@@ -12,8 +12,8 @@ use common::{kafka, wire};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
-use rdkafka::metadata::MetadataPartition;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::de::DeserializeOwned;
 
@@ -80,6 +80,24 @@ impl Topics {
     /// The registry, to encode and decode with.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// The index of the broker that leads a partition, in a cluster of [`devkit::Kafka`].
+    ///
+    /// # Errors
+    /// The brokers do not tell, or the partition has no leader.
+    pub fn leader(&self, topic: &str, partition: i32) -> Result<usize> {
+        let client = self.producer.client();
+        let metadata = client.fetch_metadata(Some(topic), crate::PATIENCE)?;
+        let topics = metadata.topics().iter();
+        let partitions = topics.flat_map(MetadataTopic::partitions);
+        let leader = partitions
+            .into_iter()
+            .find(|found| found.id() == partition)
+            .map(MetadataPartition::leader)
+            .with_context(|| format!("{topic} has no partition {partition}"))?;
+        // Brokers are numbered from 1.
+        usize::try_from(leader - 1).with_context(|| format!("{topic}/{partition} has no leader"))
     }
 
     /// Writes a record of any bytes, to this partition or the one of the key. Returns partition and offset.

@@ -33,7 +33,30 @@ mod way;
 pub use way::{Way, classify, way};
 
 /// How long one call to the broker may take before it is made again.
-const CALL: Duration = Duration::from_secs(10);
+const CALL: Duration = Duration::from_secs(3);
+/// A call that has not returned by then is not waited for. librdkafka's calls end in time but for
+/// one: `send_offsets_to_transaction` may never return when the group's coordinator is a broker that
+/// has left the cluster (librdkafka issues 5456 and 5511, open as of 2.12).
+pub const CALL_ENDS_WITHIN: Duration = Duration::from_secs(6);
+
+/// Separates a committer whose call does not end from the stores. Its producer will be fenced by the
+/// next one with its id; but should the call return after all, what it knows is of the past.
+#[derive(Debug, Clone, Default)]
+pub struct Tie(Arc<Mutex<bool>>);
+
+impl Tie {
+    /// Cuts the tie; `false` if the committer is writing to the stores at this moment.
+    #[must_use]
+    pub fn cut(&self) -> bool {
+        match self.0.try_lock() {
+            Ok(mut is_cut) => {
+                *is_cut = true;
+                true
+            }
+            Err(_) => false,
+        }
+    }
+}
 
 /// What became of an epoch.
 #[derive(Debug)]
@@ -46,6 +69,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
+    /// It is committed, but a store cannot take it, and trying again would not help.
+    Failed(String),
 }
 
 /// What delivery reports say of the transaction under way.
@@ -101,6 +126,7 @@ pub struct Committer {
     committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     stop: Arc<AtomicBool>,
     pulse: Pulse,
+    tie: Tie,
 }
 
 impl Committer {
@@ -131,6 +157,7 @@ impl Committer {
             committed,
             stop,
             pulse,
+            tie: Tie::default(),
         })
     }
 
@@ -150,6 +177,12 @@ impl Committer {
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// What can separate this committer from the stores.
+    #[must_use]
+    pub fn tie(&self) -> Tie {
+        self.tie.clone()
     }
 
     /// Takes epochs until the channel closes.
@@ -182,6 +215,7 @@ impl Committer {
             Outcome::Committed => "committed",
             Outcome::Aborted(_) => "aborted",
             Outcome::Lost(_) => "lost",
+            Outcome::Failed(_) => "failed",
         };
         metrics::counter!("commits_total", "outcome" => result).increment(1);
         outcome
@@ -326,6 +360,10 @@ impl Committer {
 
     /// After the commit: rows and positions go to the stores.
     fn store(&self, epoch: &Epoch) -> Outcome {
+        let is_cut = self.tie.0.lock();
+        if *is_cut.unwrap_or_else(std::sync::PoisonError::into_inner) {
+            return Outcome::Lost("given up before the call returned".into());
+        }
         let positions = self.producer.context().take_positions();
         for task in &epoch.tasks {
             if let Some(position) = positions.get(&kafka_partition(task.partition)) {
@@ -335,7 +373,10 @@ impl Committer {
                     .and_then(|()| task.store.flush_if_due());
                 if let Err(error) = applied {
                     // Committed, but not here: the changelog has it.
-                    return Outcome::Lost(error.to_string());
+                    return match error.ends_the_instance() {
+                        true => Outcome::Failed(error.to_string()),
+                        false => Outcome::Lost(error.to_string()),
+                    };
                 }
             }
             (self.committed)(task);

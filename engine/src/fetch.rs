@@ -5,7 +5,12 @@
 
 #![allow(unsafe_code)]
 
-use std::{ffi::CStr, marker::PhantomData, ptr, slice, time::Duration};
+use std::{
+    ffi::{CStr, CString},
+    marker::PhantomData,
+    ptr, slice,
+    time::Duration,
+};
 
 use common::kafka;
 use rdkafka::{
@@ -98,6 +103,27 @@ impl Fetcher {
         }
     }
 
+    /// The end of a partition as of the last answer of its broker, open transactions included; `None`
+    /// before the first. Asks nobody.
+    #[must_use]
+    pub fn last_known_end(&self, topic: &str, partition: u32) -> Option<i64> {
+        let topic = CString::new(topic).ok()?;
+        let partition = i32::try_from(partition).ok()?;
+        let (mut low, mut high) = (-1, -1);
+        // SAFETY: the client is alive, the topic ends with a zero, and the two numbers are ours.
+        let answer = unsafe {
+            rdsys::rd_kafka_get_watermark_offsets(
+                self.consumer.client().native_ptr(),
+                topic.as_ptr(),
+                partition,
+                &raw mut low,
+                &raw mut high,
+            )
+        };
+        let known = answer == rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0;
+        known.then_some(high)
+    }
+
     /// The next messages, waiting up to `timeout` for a full batch.
     pub fn next(&mut self, timeout: Duration) -> Batch<'_> {
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
@@ -139,10 +165,20 @@ pub struct Batch<'f> {
 pub enum Fetched<'b> {
     /// A record of this partition.
     Record(u32, SourceRecord<'b>),
-    /// The end of this partition was reached.
-    End(u32),
+    /// The end of a partition was reached.
+    End(End),
     /// The client has trouble; it goes on trying by itself.
     Trouble(RDKafkaErrorCode, String),
+}
+
+/// The end of a partition, for the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The partition.
+    pub partition: u32,
+    /// The next offset to be read. With committed records only, everything before was handed over or
+    /// is never going to be: the ends of transactions and what was aborted have offsets too.
+    pub offset: i64,
 }
 
 impl Batch<'_> {
@@ -178,7 +214,8 @@ unsafe fn fetched<'b>(message: &'b rdsys::rd_kafka_message_t) -> Fetched<'b> {
     match message.err {
         rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {}
         rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
-            return Fetched::End(partition);
+            let offset = message.offset;
+            return Fetched::End(End { partition, offset });
         }
         error => {
             // SAFETY: for an error message, librdkafka returns a string that lives with it.

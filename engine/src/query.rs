@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::{
     membership::{InstanceId, PlanNumber},
+    restore::Standing,
     store::Store,
 };
 
@@ -42,6 +43,8 @@ pub struct View {
     pub instances: Vec<InstanceView>,
     /// Every partition.
     pub tasks: Vec<TaskView>,
+    /// The stores of this instance that no task has: standbys, and what is being restored.
+    pub stores: BTreeMap<u32, Standing>,
     /// Consumers that have joined the application's group, which nobody should.
     pub strangers: Vec<String>,
     /// Which of this instance's threads is stuck; it is about to end then.
@@ -72,6 +75,19 @@ pub struct TaskView {
     pub owner: Option<InstanceId>,
     /// Does the owner process it already?
     pub running: bool,
+    /// Who follows it, to take over.
+    pub standbys: Vec<StandbyView>,
+    /// Who will own it once it has caught up.
+    pub warming_up: Option<StandbyView>,
+}
+
+/// Who follows a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StandbyView {
+    /// The instance.
+    pub instance: InstanceId,
+    /// How many changelog records its store lacks, as of the last beats; `None` before it has told.
+    pub lag: Option<i64>,
 }
 
 /// Where an object is to be asked for.

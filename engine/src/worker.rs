@@ -16,14 +16,14 @@ use common::{kafka, topics::Names};
 use rdkafka::consumer::Consumer as _;
 
 use crate::{
-    commit::{Committer, Outcome},
+    commit::{Committer, Outcome, Tie},
     epoch::{Epoch, TaskEpoch},
     fetch::Fetcher,
     lookup::Lookup,
     processor::Processor,
-    store::Store,
+    store::{self, Store},
     task::{self, Task},
-    watchdog::Pulse,
+    watchdog::{Pulse, Watchdog},
 };
 
 mod turn;
@@ -56,6 +56,8 @@ pub enum Report {
     Closed(u32),
     /// The worker has ended, and its tasks with it. Nothing uncommitted remains.
     Ended(Option<String>),
+    /// The worker has ended as [`Self::Ended`], and so must the instance: a disk is full, say.
+    Failed(String),
 }
 
 /// Hears what a worker says.
@@ -106,12 +108,45 @@ struct Worker<P: Processor> {
     outcomes: mpsc::Receiver<Outcome>,
     /// Is an epoch under way?
     committing: bool,
+    tie: Tie,
+    watchdog: Watchdog,
+    watched: Instant,
+    /// The committer's call does not end: nobody waits for it.
+    gave_up: bool,
     last_cut: Instant,
     report: Reporter,
 }
 
 /// Why a worker cannot go on.
-type Ended = String;
+struct Ended {
+    why: String,
+    /// Would another one fare no better?
+    for_good: bool,
+}
+
+impl From<String> for Ended {
+    fn from(why: String) -> Self {
+        Self {
+            why,
+            for_good: false,
+        }
+    }
+}
+
+impl From<&str> for Ended {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<store::Error> for Ended {
+    fn from(error: store::Error) -> Self {
+        Self {
+            for_good: error.ends_the_instance(),
+            why: error.to_string(),
+        }
+    }
+}
 
 /// Starts a worker; it ends when the returned sender is dropped, or by itself.
 ///
@@ -138,7 +173,9 @@ pub fn start<P: Processor>(
 impl<P: Processor> Worker<P> {
     fn prepare(settings: Settings<P>, report: Reporter) -> Result<Self, (anyhow::Error, Reporter)> {
         match Self::connect(&settings) {
-            Ok((fetcher, epochs, outcomes)) => {
+            Ok((fetcher, epochs, outcomes, tie)) => {
+                let mut watchdog = Watchdog::default();
+                watchdog.watch("committer".into(), settings.commit_pulse.clone());
                 report(Report::Ready);
                 Ok(Self {
                     settings,
@@ -147,6 +184,10 @@ impl<P: Processor> Worker<P> {
                     epochs,
                     outcomes,
                     committing: false,
+                    tie,
+                    watchdog,
+                    watched: Instant::now(),
+                    gave_up: false,
                     last_cut: Instant::now(),
                     report,
                 })
@@ -157,7 +198,12 @@ impl<P: Processor> Worker<P> {
 
     fn connect(
         settings: &Settings<P>,
-    ) -> anyhow::Result<(Fetcher, mpsc::SyncSender<Epoch>, mpsc::Receiver<Outcome>)> {
+    ) -> anyhow::Result<(
+        Fetcher,
+        mpsc::SyncSender<Epoch>,
+        mpsc::Receiver<Outcome>,
+        Tie,
+    )> {
         let config = settings
             .kafka
             .consumer(&settings.transactional_id, &settings.application_id);
@@ -176,13 +222,14 @@ impl<P: Processor> Worker<P> {
             settings.commit_pulse.clone(),
         )?;
         committer.initialise()?;
+        let tie = committer.tie();
         let (epochs, todo) = mpsc::sync_channel(1);
         let (done, outcomes) = mpsc::channel();
         thread::Builder::new()
             .name("commit".into())
             .spawn(move || committer.run(&todo, &done))
             .context("thread")?;
-        Ok((fetcher, epochs, outcomes))
+        Ok((fetcher, epochs, outcomes, tie))
     }
 
     fn live(mut self, orders: &mpsc::Receiver<Order>) {
@@ -207,13 +254,17 @@ impl<P: Processor> Worker<P> {
             epochs,
             outcomes,
             report,
+            gave_up,
             ..
         } = self;
         // The committer holds the stores too: it ends with its channel, and its own with it.
         drop(epochs);
-        while outcomes.recv().is_ok() {}
+        while !gave_up && outcomes.recv().is_ok() {}
         drop(tasks);
-        report(Report::Ended(ended));
+        report(match ended {
+            Some(ended) if ended.for_good => Report::Failed(ended.why),
+            ended => Report::Ended(ended.map(|ended| ended.why)),
+        });
     }
 
     fn obey(&mut self, order: Order) -> Result<(), Ended> {
@@ -234,8 +285,7 @@ impl<P: Processor> Worker<P> {
                     processor,
                     store,
                     offset,
-                )
-                .map_err(|e| e.to_string())?;
+                )?;
                 let kept = VecDeque::new();
                 self.tasks.insert(partition, Running { task, kept });
                 (self.report)(Report::Running(partition));
@@ -245,7 +295,7 @@ impl<P: Processor> Worker<P> {
                 self.settle()?;
                 if let Some(running) = self.tasks.remove(&partition) {
                     self.unassign(partition)?;
-                    flush(running.task.store())?;
+                    running.task.store().flush()?;
                 }
                 (self.report)(Report::Closed(partition));
                 Ok(())
@@ -257,7 +307,7 @@ impl<P: Processor> Worker<P> {
     fn leave(&mut self) -> Result<(), Ended> {
         self.settle()?;
         for running in self.tasks.values() {
-            flush(running.task.store())?;
+            running.task.store().flush()?;
         }
         Ok(())
     }
@@ -265,12 +315,8 @@ impl<P: Processor> Worker<P> {
     fn unassign(&self, partition: u32) -> Result<(), Ended> {
         self.fetcher
             .unassign(&self.settings.names.reports, partition)
-            .map_err(|e| format!("unassign partition {partition}: {e}"))
+            .map_err(|e| format!("unassign partition {partition}: {e}").into())
     }
-}
-
-fn flush(store: &Store) -> Result<(), Ended> {
-    store.flush().map_err(|e| e.to_string())
 }
 
 /// The wall clock, in ms since 1970: read here and handed down.

@@ -50,12 +50,12 @@ fn variants() -> Vec<Variant> {
     };
     let best = [("session.timeout.ms", "6000"), ("on.close", "leave")];
     vec![
-        ours("ours, standby", "1"),
-        ours("ours, no standby", "0"),
-        streams("streams best, standby", "1", &best),
-        streams("streams best, no standby", "0", &best),
-        streams("streams defaults, standby", "1", &[]),
-        streams("streams defaults, no standby", "0", &[]),
+        ours("ours + standby", "1"),
+        ours("ours alone", "0"),
+        streams("streams best + standby", "1", &best),
+        streams("streams best alone", "0", &best),
+        streams("streams defaults + standby", "1", &[]),
+        streams("streams defaults alone", "0", &[]),
     ]
 }
 

@@ -12,7 +12,9 @@ mod outages;
 mod python;
 mod registry;
 mod rest;
+mod restorer;
 mod sample;
+mod stores;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};
 

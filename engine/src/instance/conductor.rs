@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    thread,
     time::{Duration, Instant},
 };
 
@@ -24,7 +25,7 @@ use crate::{
     },
     processor::Processor,
     query::{LocalTask, View},
-    restore::{self, Job},
+    restore::{self, Job, Stores},
     watchdog::{Pulse, Watchdog},
     worker::{self, Report, Workers},
 };
@@ -62,6 +63,10 @@ pub(super) struct Conductor<P> {
     /// Our last beat that came back, and when it did.
     pub(super) heard: (u64, Instant),
     pub(super) restorer: mpsc::Sender<Job>,
+    /// The stores that no task has.
+    pub(super) stores: Arc<Stores>,
+    /// The generation of the application, once the restorer has been told.
+    pub(super) generation: Option<String>,
     pub(super) workers: Workers,
     pub(super) holdings: Holdings,
     /// Workers that have ended, and when to start them again.
@@ -96,7 +101,7 @@ impl<P: Processor> Conductor<P> {
             move |news| drop(report.send(Happening::Seat(news))),
         )?;
         let report = happenings.clone();
-        let restorer = restore::start(
+        let (restorer, stores) = restore::start(
             restore::Settings {
                 kafka: settings.kafka.clone(),
                 application_id: settings.application_id.clone(),
@@ -129,6 +134,10 @@ impl<P: Processor> Conductor<P> {
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
         };
+        // The first row tells what is on the disk: the plan places partitions by that.
+        while !stores.surveyed() {
+            thread::park_timeout(Duration::from_millis(2));
+        }
         let mut cluster = Cluster::new(
             &settings.identity.instance_id,
             &incarnation,
@@ -151,6 +160,8 @@ impl<P: Processor> Conductor<P> {
             beats: Some(beats),
             seat,
             restorer,
+            stores,
+            generation: None,
             settings,
             happenings,
             view,
@@ -319,6 +330,7 @@ impl<P: Processor> Conductor<P> {
             .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
         if self.cluster.own_beat() > self.heard.0 {
             self.heard = (self.cluster.own_beat(), Instant::now());
+            self.tell_positions();
         }
     }
 
@@ -389,6 +401,10 @@ impl<P: Processor> Conductor<P> {
         while left > 0 {
             let remaining = deadline.saturating_duration_since(Instant::now());
             match heard.recv_timeout(remaining) {
+                Ok(Happening::Worker(_, Report::Failed(why))) => {
+                    tracing::warn!(why, "a worker did not end in order");
+                    left -= 1;
+                }
                 Ok(Happening::Worker(_, Report::Ended(why))) => {
                     if let Some(why) = why {
                         tracing::warn!(why, "a worker did not end in order");
@@ -414,6 +430,11 @@ impl<P: Processor> Conductor<P> {
                 row.tasks.clear();
                 row.closed_for = PlanNumber::MAX;
             });
+        }
+        // The restorer brings its stores to disk, and lets go of the table of stores.
+        drop(self.restorer);
+        while Arc::strong_count(&self.stores) > 1 && Instant::now() < deadline {
+            thread::park_timeout(Duration::from_millis(5));
         }
         tracing::info!("left the application");
         Ok(())

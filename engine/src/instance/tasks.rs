@@ -1,12 +1,12 @@
 //! Carrying out the plan: turning [`Action`]s into orders, and reports into what is held.
 
-use std::{sync::Arc, thread, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, thread, time::Instant};
 
 use tokio::sync::watch;
 
 use super::{
     Happening,
-    conductor::{Conductor, RESTART_AFTER, write},
+    conductor::{Conductor, RESTART_AFTER, read, write},
 };
 use crate::{
     membership::{
@@ -23,6 +23,12 @@ use crate::{
 impl<P: Processor> Conductor<P> {
     /// Brings what this instance holds in line with the plan in force, and tells the others.
     pub(super) fn carry_out(&mut self) {
+        if self.generation.is_none()
+            && let Some(plan) = self.cluster.plan()
+        {
+            self.generation = Some(plan.generation.clone());
+            self.restore(Job::Generation(plan.generation.clone()));
+        }
         for action in self.holdings.carry_out(&self.cluster) {
             self.act(action);
         }
@@ -36,9 +42,26 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
+    /// How far the stores are, those of tasks and the others: goes out with the next beat.
+    pub(super) fn tell_positions(&self) {
+        let others = self.stores.all().into_iter();
+        let mut positions: BTreeMap<u32, i64> = others
+            .map(|(partition, standing)| (partition, standing.position))
+            .collect();
+        for task in read(&self.tasks).values() {
+            // A store that cannot be read is found by its task.
+            if let Ok(position) = task.store.position() {
+                positions.insert(task.partition, position);
+            }
+        }
+        if let Some(beats) = &self.beats {
+            beats.tell(|row| row.stores = positions);
+        }
+    }
+
     fn act(&mut self, action: Action) {
         match action {
-            Action::Follow(_) => {}
+            Action::Follow(partition) => self.restore(Job::Follow(partition)),
             Action::Restore(partition) => self.restore(Job::Restore(partition)),
             Action::Cancel(partition) => self.restore(Job::Cancel(partition)),
             Action::Close(partition) => {
@@ -113,6 +136,10 @@ impl<P: Processor> Conductor<P> {
             Report::Ready => self.holdings.on_ready(number),
             Report::Running(partition) => self.holdings.on_running(partition),
             Report::Closed(partition) => self.holdings.on_closed(partition),
+            Report::Failed(why) => {
+                self.workers.remove(&number);
+                self.failed = Some(anyhow::anyhow!(why));
+            }
             Report::Ended(why) => {
                 let why = why.unwrap_or_default();
                 tracing::warn!(worker = number, why, "worker ended: its tasks start again");

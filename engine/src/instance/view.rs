@@ -6,7 +6,7 @@ use super::conductor::{Conductor, read};
 use crate::{
     membership::{Role, Status, holdings::Phase},
     processor::Processor,
-    query::{InstanceView, TaskView, View},
+    query::{InstanceView, StandbyView, TaskView, View},
 };
 
 /// Beats come every 400 ms; after this time without one, the brokers are taken to be away.
@@ -19,6 +19,10 @@ impl<P: Processor> Conductor<P> {
             let owner = owner?;
             let (_, row, _) = self.cluster.members().find(|(id, _, _)| *id == owner)?;
             Some(row.tasks.get(&partition)?.running)
+        };
+        let standby = |partition: u32, id: &String| StandbyView {
+            instance: id.clone(),
+            lag: self.cluster.lag(partition, id),
         };
         let tasks = plan.iter().flat_map(|plan| (0u32..).zip(&plan.tasks));
         let view = View {
@@ -43,8 +47,15 @@ impl<P: Processor> Conductor<P> {
                     partition,
                     owner: task.owner.clone(),
                     running: running(partition, task.owner.as_ref()).unwrap_or(false),
+                    standbys: task
+                        .standbys
+                        .iter()
+                        .map(|id| standby(partition, id))
+                        .collect(),
+                    warming_up: task.warming_up.as_ref().map(|id| standby(partition, id)),
                 })
                 .collect(),
+            stores: self.stores.all(),
             strangers: self.strangers.clone(),
             stuck: self.stuck.clone(),
             not_ready: self.not_ready(),

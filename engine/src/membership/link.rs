@@ -217,6 +217,11 @@ impl Beats {
             let _ = wake.send(());
         }
     }
+
+    /// Changes what may wait for the next beat.
+    pub fn tell(&self, change: impl FnOnce(&mut Row)) {
+        change(&mut lock(&self.row));
+    }
 }
 
 impl Drop for Beats {

@@ -12,6 +12,8 @@ pub mod holdings;
 pub mod link;
 mod rows;
 #[cfg(test)]
+mod sim;
+#[cfg(test)]
 mod tests;
 
 use assign::{Before, Candidate, Share};
@@ -281,8 +283,7 @@ impl Cluster {
     }
 
     fn before(&self, partition: u32, task: Option<&Assignment>) -> Before {
-        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
-        let end = positions.flatten().max().copied().unwrap_or(0);
+        let end = self.end(partition);
         let Some(task) = task else {
             return Before {
                 end,
@@ -352,6 +353,20 @@ impl Cluster {
         })
     }
 
+    /// How many changelog records the store of an instance lacks of `partition`, as far as rows tell;
+    /// `None` if it has no store of it.
+    #[must_use]
+    pub fn lag(&self, partition: u32, instance: &str) -> Option<i64> {
+        let position = *self.members.get(instance)?.row.stores.get(&partition)?;
+        Some((self.end(partition) - position).max(0))
+    }
+
+    /// The end of a changelog, as far as anybody's store has come.
+    fn end(&self, partition: u32) -> i64 {
+        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
+        positions.flatten().max().copied().unwrap_or(0)
+    }
+
     /// Was the plan in force made with this incarnation?
     #[must_use]
     pub fn is_member(&self) -> bool {
@@ -389,21 +404,27 @@ impl Cluster {
         let Some(task) = plan.tasks.get(partition as usize) else {
             return Start::Wait;
         };
+        // A former incarnation with another number of workers wrote it with another id.
+        if !self.is_listed(partition, task) {
+            return Start::Wait;
+        }
         let mut to_fence = Vec::new();
         let mut wait = false;
-        // Own ids were fenced by their own initialisation, before any plan was acted on.
-        for writer in task.writers.iter().filter(|w| w.instance != self.me) {
-            let closed = self
-                .members
-                .get(&writer.instance)
-                .is_some_and(|m| m.row.closed_for >= task.since);
+        for writer in &task.writers {
+            let row = self.members.get(&writer.instance).map(|m| &m.row);
+            // An id that its instance no longer has is of a dead process with more workers: what
+            // the instance says of itself does not cover it.
+            let row = row.filter(|row| row.transactional_ids.contains(&writer.transactional_id));
+            let is_own = writer.instance == self.me && row.is_some();
+            let closed = row.is_some_and(|row| row.closed_for >= task.since);
             let was_fenced = fenced
                 .get(&writer.transactional_id)
                 .is_some_and(|at| *at >= task.since);
-            if closed || was_fenced {
+            // Own ids were fenced by their own initialisation, before any plan was acted on.
+            if is_own || closed || was_fenced {
                 continue;
             }
-            let expected = plan.members.contains_key(&writer.instance);
+            let expected = row.is_some() && plan.members.contains_key(&writer.instance);
             if expected && self.is_present(&writer.instance) {
                 wait = true;
             } else {
@@ -415,6 +436,18 @@ impl Cluster {
             (true, true) => Start::Wait,
             (true, false) => Start::Now,
         }
+    }
+
+    /// Does the plan list the id with which this process writes `partition`? If not, whoever is
+    /// given the partition next would not fence it. A plan that lists it follows, because this
+    /// incarnation is new to the leader.
+    fn is_listed(&self, partition: u32, task: &Assignment) -> bool {
+        let me = self.members.get(&self.me);
+        me.filter(|me| me.row.incarnation == self.incarnation)
+            .is_some_and(|me| {
+                let own = me.row.writer_of(partition);
+                task.writers.iter().any(|w| w.transactional_id == own)
+            })
     }
 }
 

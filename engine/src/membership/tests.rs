@@ -214,6 +214,65 @@ fn an_owner_that_never_started_stays_on_the_list_of_writers() {
 }
 
 #[test]
+fn an_owner_whose_id_is_not_listed_waits_for_the_plan_that_lists_it() {
+    // b ran with one worker, and its next process runs with two: partition 1 is now written by
+    // another id. Whoever took the partition over by the plan in force would fence the former only.
+    let nothing = BTreeMap::new();
+    let mut leader = cluster("a", &["b"]);
+    let plan = leader.next_plan(2).unwrap();
+    assert_eq!(plan.tasks[1].owner.as_deref(), Some("b"));
+    leader.on_plan(PlanRow::Known(Box::new(plan.clone())));
+
+    let mut restarted = row("b", 1);
+    restarted.incarnation = "b-2".into();
+    restarted.transactional_ids = vec!["app-b-0".into(), "app-b-1".into()];
+    let mut b = Cluster::new("b", "b-2", RULES, GRACE);
+    b.on_plan(PlanRow::Known(Box::new(plan)));
+    b.on_row("b", Some(restarted.clone()));
+    assert_eq!(b.start(1, &nothing), Start::Wait);
+
+    leader.on_row("b", Some(restarted));
+    let plan = leader.next_plan(2).unwrap();
+    b.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(b.start(1, &nothing), Start::Now);
+}
+
+#[test]
+fn an_id_that_its_instance_no_longer_has_is_fenced() {
+    // b ran with two workers, came back with one and died before it had fenced the second id; its
+    // next process knows of that id only from the plan.
+    let nothing = BTreeMap::new();
+    let mut plan = cluster("a", &["b"]).next_plan(1).unwrap();
+    let listed = |id: &str| Writer {
+        instance: "b".into(),
+        transactional_id: id.into(),
+    };
+    plan.tasks[0].writers = vec![listed("app-b-1"), listed("app-b-0")];
+    plan.tasks[0].owner = Some("b".into());
+    let fence = Start::Fence(vec!["app-b-1".into()]);
+    let fenced = BTreeMap::from([("app-b-1".to_owned(), plan.number)]);
+
+    let mut b = cluster("b", &["a"]);
+    b.on_plan(PlanRow::Known(Box::new(plan.clone())));
+    assert_eq!(b.start(0, &nothing), fence);
+    assert_eq!(b.start(0, &fenced), Start::Now);
+
+    // The same for another owner: what b says of itself does not cover that id.
+    plan.tasks[0].owner = Some("a".into());
+    plan.tasks[0].writers.push(Writer {
+        instance: "a".into(),
+        transactional_id: "app-a-0".into(),
+    });
+    let mut a = cluster("a", &[]);
+    let mut closed = row("b", 1);
+    closed.closed_for = plan.number;
+    a.on_row("b", Some(closed));
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(a.start(0, &nothing), fence);
+    assert_eq!(a.start(0, &fenced), Start::Now);
+}
+
+#[test]
 fn what_nobody_else_has_waits_for_its_owner() {
     let mut a = cluster("a", &["b"]);
     let mut large = row("b", 1);

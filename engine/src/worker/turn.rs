@@ -7,7 +7,7 @@ use std::{
 
 use super::{BATCH, Ended, Worker, now_ms};
 use crate::{
-    commit::Outcome,
+    commit::{CALL_ENDS_WITHIN, Outcome},
     epoch::Epoch,
     fetch::Fetched,
     intake::SourceRecord,
@@ -37,6 +37,7 @@ impl<P: Processor> Worker<P> {
         {
             self.hear(outcome)?;
         }
+        self.watch_committer()?;
         let now_ms = now_ms();
         for running in self.tasks.values_mut() {
             running.task.fire_timers(now_ms).map_err(fatal)?;
@@ -145,7 +146,7 @@ impl<P: Processor> Worker<P> {
         self.committing = true;
         self.epochs
             .send(Epoch { tasks })
-            .map_err(|_| "the committer has ended".to_owned())
+            .map_err(|_| "the committer has ended".into())
     }
 
     /// Commits until nothing is left to commit.
@@ -165,9 +166,23 @@ impl<P: Processor> Worker<P> {
     fn hear_within(&mut self, timeout: Duration) -> Result<(), Ended> {
         match self.outcomes.recv_timeout(timeout) {
             Ok(outcome) => self.hear(outcome),
-            Err(mpsc::RecvTimeoutError::Timeout) => Ok(()),
+            Err(mpsc::RecvTimeoutError::Timeout) => self.watch_committer(),
             Err(mpsc::RecvTimeoutError::Disconnected) => Err("the committer has ended".into()),
         }
+    }
+
+    /// A call to the broker that does not end is given up: the next producer fences this one.
+    fn watch_committer(&mut self) -> Result<(), Ended> {
+        let passed = self.watched.elapsed();
+        self.watched = Instant::now();
+        let stuck = self.watchdog.look(passed, CALL_ENDS_WITHIN).is_some();
+        if stuck && self.committing && self.tie.cut() {
+            self.gave_up = true;
+            return Err(
+                format!("a call to the broker has not ended within {CALL_ENDS_WITHIN:?}").into(),
+            );
+        }
+        Ok(())
     }
 
     fn hear(&mut self, outcome: Outcome) -> Result<(), Ended> {
@@ -186,7 +201,11 @@ impl<P: Processor> Worker<P> {
                 );
                 self.rewind()
             }
-            Outcome::Lost(why) => Err(why),
+            Outcome::Lost(why) => Err(why.into()),
+            Outcome::Failed(why) => Err(Ended {
+                why,
+                for_good: true,
+            }),
         }
     }
 
@@ -217,5 +236,8 @@ fn keep(record: &SourceRecord<'_>) -> Kept {
 }
 
 fn fatal(failure: Failure) -> Ended {
-    failure.to_string()
+    match failure {
+        Failure::Store(error) => error.into(),
+        other => other.to_string().into(),
+    }
 }

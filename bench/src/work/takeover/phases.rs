@@ -19,14 +19,14 @@ pub struct Phases {
 }
 
 impl Phases {
-    /// Reads them from the log of the survivor.
+    /// Reads them from the log of the survivor, up to `until_ms` after the fault.
     #[must_use]
-    pub fn of(system: System, log: &str, fault: Timestamp) -> Self {
-        let first = |words: &[&str]| times(log, fault, words).next();
-        let last = |words: &[&str]| times(log, fault, words).last();
+    pub fn of(system: System, log: &str, fault: Timestamp, until_ms: f64) -> Self {
+        let first = |words: &[&str]| times(log, fault, until_ms, words).next();
+        let last = |words: &[&str]| times(log, fault, until_ms, words).last();
         match system {
             System::Ours => Self {
-                detected_ms: first(&["suspected", "this instance leads", "writing a plan"]),
+                detected_ms: first(&["this instance leads", "writing a plan"]),
                 planned_ms: first(&["writing a plan"]),
                 fenced_ms: last(&[": fenced"]),
                 caught_up_ms: last(&[": restored"]),
@@ -41,15 +41,20 @@ impl Phases {
     }
 }
 
-/// When lines with one of these words were written, in ms since the fault; none from before it.
-fn times<'l>(log: &'l str, fault: Timestamp, words: &'l [&str]) -> impl Iterator<Item = f64> + 'l {
+/// When lines with one of these words were written, in ms since the fault, and only those from it to `until_ms`.
+fn times<'l>(
+    log: &'l str,
+    fault: Timestamp,
+    until_ms: f64,
+    words: &'l [&str],
+) -> impl Iterator<Item = f64> + 'l {
     log.lines().filter_map(move |line| {
         if !words.iter().any(|word| line.contains(word)) {
             return None;
         }
         let time: Timestamp = line.split_whitespace().next()?.parse().ok()?;
         let since_ms = (time.as_microsecond() - fault.as_microsecond()) as f64 / 1e3;
-        (since_ms >= 0.0).then_some(since_ms)
+        (0.0..=until_ms).contains(&since_ms).then_some(since_ms)
     })
 }
 
@@ -67,8 +72,9 @@ mod tests {
 2026-01-01T00:00:02.000000Z  INFO engine: fenced transactional_id=a-0
 2026-01-01T00:00:02.100000Z  INFO engine: fenced transactional_id=a-1
 2026-01-01T00:00:02.500000Z  INFO engine: restored partition=1
+2026-01-01T00:00:09.500000Z  INFO engine: restored partition=2
 ";
-        let phases = Phases::of(System::Ours, ours, fault);
+        let phases = Phases::of(System::Ours, ours, fault, 2_600.0);
         assert_eq!(phases.detected_ms, Some(1_500.0));
         assert_eq!(phases.planned_ms, Some(1_600.0));
         assert_eq!(phases.fenced_ms, Some(2_100.0));
@@ -78,7 +84,7 @@ mod tests {
 2026-01-01T01:00:45.000+01:00 INFO ConsumerCoordinator - (Re-)joining group
 2026-01-01T01:00:45.100+01:00 INFO Main - state=RUNNING before=REBALANCING
 ";
-        let phases = Phases::of(System::Streams, streams, fault);
+        let phases = Phases::of(System::Streams, streams, fault, 60_000.0);
         assert_eq!(phases.detected_ms, Some(45_000.0));
         assert_eq!(phases.planned_ms, None);
         assert_eq!(phases.caught_up_ms, Some(45_100.0));

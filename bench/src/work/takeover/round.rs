@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use e2e::Application;
-use serde::Serialize;
+use reqwest::Method;
+use serde::{Deserialize, Serialize};
 
 use super::client::{Client, Load};
 use super::phases::Phases;
@@ -98,10 +99,7 @@ async fn tell(
     let load = Load::start(Sender::to(app).await?, objects, 200);
     let mut client = Client::start(app, &object, urls).await?;
     tokio::time::sleep(BEFORE).await;
-    ensure!(
-        client.seen().is_well(client.now_ms()),
-        "reads or writes fail before anything is broken"
-    );
+    well(&mut client).await?;
 
     progress.now(&format!("{name}: breaking it"));
     let at = jiff::Timestamp::now();
@@ -131,7 +129,7 @@ async fn tell(
         stale: seen.stale(0.0),
         ready_ms,
         phases: match fault {
-            Fault::Kill | Fault::Zombie => Phases::of(variant.system, &log, at),
+            Fault::Kill | Fault::Zombie => Phases::of(variant.system, &log, at, recovered_ms),
             Fault::Restart => Phases::default(),
         },
     })
@@ -188,15 +186,51 @@ async fn settled(instances: &[Instance; 2], standbys: u32) -> Result<()> {
                     ensure!(there == wanted && stats.lag == 0, "{stats:?}");
                 }
                 Instance::Ours(service) => {
-                    let cluster = service.api().await?.cluster().await?;
-                    let there = cluster.running_at(service.name());
-                    ensure!(there == share as usize, "{cluster:?}");
+                    let api = service.api().await?;
+                    let cluster = api.request(Method::GET, "/v1/cluster", None).await?;
+                    let cluster: Cluster = cluster.json()?;
+                    let own = cluster.own_running(service.name());
+                    let followed = cluster.tasks.iter().all(|task| task.followed(standbys));
+                    ensure!(own == share as usize && followed, "{cluster:?}");
                 }
             }
         }
         Ok(())
     })
     .await
+}
+
+/// What our API tells of the partitions.
+#[derive(Debug, Deserialize)]
+struct Cluster {
+    tasks: Vec<Task>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Task {
+    owner: Option<String>,
+    running: bool,
+    standbys: Vec<Standby>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Standby {
+    lag: Option<i64>,
+}
+
+impl Cluster {
+    fn own_running(&self, instance: &str) -> usize {
+        let own = |task: &&Task| task.running && task.owner.as_deref() == Some(instance);
+        self.tasks.iter().filter(own).count()
+    }
+}
+
+impl Task {
+    /// Has it so many standbys, all at the end of the changelog?
+    fn followed(&self, standbys: u32) -> bool {
+        self.standbys.len() == standbys as usize
+            && self.standbys.iter().all(|standby| standby.lag == Some(0))
+    }
 }
 
 async fn owner(instances: &[Instance; 2], object: &str) -> Result<usize> {

@@ -1,0 +1,139 @@
+//! The changelog topic as the restorer sees it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use common::{kafka, topics::Names};
+use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
+
+use crate::fetch::{Batch, Fetcher};
+
+/// Messages taken from librdkafka at a time.
+const BATCH: usize = 5_000;
+/// How long one question to the brokers may take. The stores of other partitions wait meanwhile.
+const CALL: Duration = Duration::from_secs(1);
+
+/// What the brokers say of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    /// The first offset that there is.
+    pub(super) low: i64,
+    /// The end of what is committed: before the first open transaction.
+    pub(super) stable: i64,
+    /// The end, as it was just before `stable` was asked for.
+    pub(super) high: i64,
+}
+
+impl Ends {
+    /// Is every transaction resolved that was open at `high`? If nobody else may write, `stable` is
+    /// the end then.
+    pub(super) fn is_resolved(self) -> bool {
+        self.stable >= self.high
+    }
+}
+
+/// Two consumers: one reads committed records, the other only asks where the end is.
+pub(super) struct Changelog {
+    fetcher: Fetcher,
+    uncommitted: kafka::Consumer,
+    topic: String,
+    source: String,
+}
+
+impl Changelog {
+    pub(super) fn new(
+        kafka: &kafka::Args,
+        application_id: &str,
+        names: &Names,
+    ) -> anyhow::Result<Self> {
+        let client_id = format!("{application_id}-restore");
+        let mut config = kafka.consumer(&client_id, application_id);
+        let uncommitted: kafka::Consumer = config
+            .clone()
+            .set("isolation.level", "read_uncommitted")
+            .create_with_context(kafka::Context)?;
+        config
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "20")
+            // An offset that is gone must be heard of: to go on elsewhere would leave a gap.
+            .set("auto.offset.reset", "error");
+        Ok(Self {
+            fetcher: Fetcher::new(&config, BATCH)?,
+            uncommitted,
+            topic: names.changelog.clone(),
+            source: names.reports.clone(),
+        })
+    }
+
+    /// Asks where a partition begins and ends.
+    ///
+    /// # Errors
+    /// When the brokers do not tell. The clients have asked for the partition's leader anew then.
+    pub(super) fn ends(&self, partition: u32) -> anyhow::Result<Ends> {
+        let ends = self.ask_for_ends(partition);
+        if ends.is_err() {
+            // A client that reads nothing does not notice that a leader has left the cluster.
+            for client in [&self.uncommitted, self.fetcher.consumer()] {
+                client.fetch_metadata(Some(&self.topic), CALL)?;
+            }
+        }
+        ends
+    }
+
+    fn ask_for_ends(&self, partition: u32) -> anyhow::Result<Ends> {
+        let number = i32::try_from(partition)?;
+        // In this order: what was open at `high` is resolved if `stable` is not before it.
+        let asked = self
+            .uncommitted
+            .fetch_watermarks(&self.topic, number, CALL)
+            .context("end of the changelog")?;
+        let (low, stable) = self
+            .fetcher
+            .consumer()
+            .fetch_watermarks(&self.topic, number, CALL)
+            .context("committed end of the changelog")?;
+        Ok(Ends {
+            low,
+            stable,
+            high: asked.1,
+        })
+    }
+
+    /// The end of a partition that is being read, as of the last answer of its broker.
+    pub(super) fn last_known_end(&self, partition: u32) -> Option<i64> {
+        self.fetcher.last_known_end(&self.topic, partition)
+    }
+
+    pub(super) fn read_from(&self, partition: u32, offset: i64) -> anyhow::Result<()> {
+        Ok(self.fetcher.assign(&self.topic, partition, offset)?)
+    }
+
+    pub(super) fn stop_reading(&self, partition: u32) {
+        if let Err(error) = self.fetcher.unassign(&self.topic, partition) {
+            // What still arrives is not waited for by anybody.
+            tracing::warn!(partition, %error, "the changelog is still being fetched");
+        }
+    }
+
+    pub(super) fn next(&mut self, timeout: Duration) -> Batch<'_> {
+        self.fetcher.next(timeout)
+    }
+
+    /// The source offset that the last transaction committed; 0 if there was none.
+    pub(super) fn source_offset(&self, partition: u32) -> anyhow::Result<i64> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&self.source, i32::try_from(partition)?);
+        let committed = self
+            .fetcher
+            .consumer()
+            .committed_offsets(list, CALL)
+            .context("committed offsets")?;
+        let element = committed.elements().into_iter().next();
+        let element = element.context("the broker named no offset")?;
+        element.error()?;
+        Ok(match element.offset() {
+            Offset::Offset(offset) => offset,
+            _ => 0,
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Rows that were read and are not in the store yet: a batch in the order of the changelog, or, when
+//! there are many to come, the last value of each key, to be sorted and taken in as a table.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use crate::store::{self, Batch, Store};
+
+/// A batch is written when it has so many rows,
+const BATCH_ROWS: usize = 5_000;
+/// or so many bytes,
+const BATCH_BYTES: usize = 4 << 20;
+/// or its first row is so old.
+const BATCH_AGE: Duration = Duration::from_millis(100);
+/// What a row costs beside its key and value: the map's slot, two allocations.
+const ROW_BYTES: usize = 96;
+
+/// Rows on their way into one store.
+pub(super) enum Rows {
+    /// Few: written soon.
+    Batch(Batch, Option<Instant>),
+    /// Many: kept until memory is short or the end is reached.
+    Portion(Portion),
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Self::Batch(Batch::default(), None)
+    }
+}
+
+impl Rows {
+    /// Adds a row; `None` deletes it.
+    pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>, now: Instant) {
+        match self {
+            Self::Batch(batch, since) => {
+                since.get_or_insert(now);
+                batch.put(key, value);
+            }
+            Self::Portion(portion) => portion.put(key, value),
+        }
+    }
+
+    /// Must they be written by now?
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        match self {
+            Self::Batch(batch, since) => {
+                let age = since.map(|since| now.saturating_duration_since(since));
+                batch.len() >= BATCH_ROWS
+                    || batch.bytes() >= BATCH_BYTES
+                    || age.is_some_and(|age| age >= BATCH_AGE)
+            }
+            Self::Portion(_) => false,
+        }
+    }
+
+    /// Memory that waits to become a table.
+    pub(super) fn portion_bytes(&self) -> usize {
+        match self {
+            Self::Batch(..) => 0,
+            Self::Portion(portion) => portion.bytes,
+        }
+    }
+
+    /// Writes them, with the position that they bring the store to, and the digest if it is known. A
+    /// portion goes on as an empty one.
+    ///
+    /// # Errors
+    /// What the store says. The rows are gone then: the store must be read on from its own position.
+    pub(super) fn write(
+        &mut self,
+        store: &Store,
+        position: i64,
+        digest: Option<u64>,
+    ) -> Result<(), store::Error> {
+        match self {
+            Self::Batch(batch, since) => {
+                *since = None;
+                store.apply_batch(std::mem::take(batch), position, digest)
+            }
+            Self::Portion(portion) => std::mem::take(portion).ingest(store, position),
+        }
+    }
+}
+
+/// The last value of each key, of a part of the changelog.
+#[derive(Default)]
+pub(super) struct Portion {
+    rows: HashMap<Vec<u8>, Option<Vec<u8>>>,
+    bytes: usize,
+}
+
+impl Portion {
+    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let length = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
+        if let Some(last) = self.rows.get_mut(key) {
+            self.bytes = self.bytes - length(last.as_deref()) + length(value);
+            *last = value.map(<[u8]>::to_vec);
+        } else {
+            self.bytes += key.len() + length(value) + ROW_BYTES;
+            self.rows.insert(key.to_vec(), value.map(<[u8]>::to_vec));
+        }
+    }
+
+    fn ingest(self, store: &Store, position: i64) -> Result<(), store::Error> {
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        rows.sort_unstable_by_key(|(key, _)| *key);
+        let rows = rows
+            .into_iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref()));
+        store.ingest(rows, position)
+    }
+}

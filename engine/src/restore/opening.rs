@@ -1,0 +1,219 @@
+//! Opening stores: the survey at the start, one that is wanted, and one that must begin anew.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Done,
+    restorer::{Again, Restorer, Tracked},
+    stores::Standing,
+    work::{Aim, Work},
+};
+use crate::{
+    store::{self, Reason, Store, Trouble, too_old},
+    worker::now_ms,
+};
+
+/// How long to wait for a store that is still open here: a query may read it, or it is being closed.
+const CLOSED_WITHIN: Duration = Duration::from_secs(30);
+/// Pause before the next try.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(50);
+/// A store that breaks so often is not brought in order by restoring it once more.
+const BROKEN_AT_MOST: u32 = 3;
+
+/// A partition whose store is to be opened.
+pub(super) struct Opening {
+    pub(super) aim: Aim,
+    since: Instant,
+    /// Not before this.
+    at: Instant,
+    /// Its store until now, which must be closed and set aside first.
+    old: Option<Old>,
+    broken: u32,
+}
+
+struct Old {
+    store: Arc<Store>,
+    reason: Reason,
+    why: String,
+}
+
+impl Opening {
+    pub(super) fn new(aim: Aim, since: Instant) -> Self {
+        Self {
+            aim,
+            since,
+            at: since,
+            old: None,
+            broken: 0,
+        }
+    }
+}
+
+impl Restorer {
+    /// Looks at each store in the folder: how far it is, and whether it is in order.
+    pub(super) fn survey(&mut self) {
+        let found = self.folder.partitions().unwrap_or_else(|error| {
+            // Whoever needs one of them finds out.
+            tracing::warn!(%error, "the stores on disk are not known");
+            Vec::new()
+        });
+        for partition in found {
+            let opened = self.folder.open(partition, now_ms());
+            match opened.and_then(|store| Ok((store.is_empty()?, store.position()?))) {
+                Ok((true, _)) => {}
+                Ok((false, position)) => self.stores.put(partition, Standing::idle(position)),
+                Err(error) => (self.done)(Done::Failed(partition, error)),
+            }
+        }
+        self.stores.set_surveyed();
+    }
+
+    /// Opens the stores that are waited for, as far as they can be opened by now.
+    pub(super) fn open_waiting(&mut self) {
+        let now = Instant::now();
+        let due = self.opening.iter().filter(|(_, opening)| opening.at <= now);
+        let due: Vec<u32> = due.map(|(partition, _)| *partition).collect();
+        for partition in due {
+            let Some(opening) = self.opening.remove(&partition) else {
+                continue;
+            };
+            let (aim, since, broken) = (opening.aim, opening.since, opening.broken);
+            match self.open(partition, opening) {
+                Ok(Opened::Open(store)) => self.track(partition, store, aim, broken),
+                Ok(Opened::Wait(mut opening)) => {
+                    opening.at = now + TRY_AGAIN_AFTER;
+                    self.opening.insert(partition, opening);
+                }
+                Err(error) if error.is_still_open_here() && since.elapsed() < CLOSED_WITHIN => {
+                    let opening = Opening {
+                        aim,
+                        since,
+                        at: now + TRY_AGAIN_AFTER,
+                        old: None,
+                        broken,
+                    };
+                    self.opening.insert(partition, opening);
+                }
+                Err(error) => (self.done)(Done::Failed(partition, error)),
+            }
+        }
+    }
+
+    fn open(&mut self, partition: u32, mut opening: Opening) -> Result<Opened, store::Error> {
+        if let Some(old) = opening.old.take() {
+            // Only a closed store can be moved, and only who has the last hold of it can close it.
+            match Arc::try_unwrap(old.store) {
+                Ok(store) => drop(store),
+                Err(store) if opening.since.elapsed() < CLOSED_WITHIN => {
+                    opening.old = Some(Old { store, ..old });
+                    return Ok(Opened::Wait(opening));
+                }
+                Err(store) => return Err(store.still_open()),
+            }
+            self.folder.set_aside(partition, old.reason, &old.why)?;
+        }
+        let held = self.lent.remove(&partition).and_then(|lent| lent.store());
+        let Some(store) = held else {
+            let store = self.folder.open(partition, now_ms())?;
+            return Ok(Opened::Open(Arc::new(store)));
+        };
+        let trouble = match self.folder.known_damage(partition)? {
+            Some(what) => Some((Reason::Broken, what)),
+            None if !store.is_empty()? && too_old(store.complete_ms(), now_ms()) => {
+                Some((Reason::TooOld, "it may lack deletions".to_owned()))
+            }
+            None => None,
+        };
+        Ok(match trouble {
+            None => Opened::Open(store),
+            Some((reason, why)) => {
+                opening.old = Some(Old { store, reason, why });
+                Opened::Wait(opening)
+            }
+        })
+    }
+
+    fn track(&mut self, partition: u32, store: Arc<Store>, aim: Aim, broken: u32) {
+        let now = Instant::now();
+        match Work::new(store, aim, now) {
+            Ok(work) => {
+                self.stores.put(partition, work.standing());
+                let again = Again::at(now);
+                let tracked = Tracked {
+                    work,
+                    again,
+                    broken,
+                };
+                self.tracked.insert(partition, tracked);
+            }
+            Err(error) => (self.done)(Done::Failed(partition, error)),
+        }
+    }
+
+    /// Sets the store of a partition aside, and goes on with an empty one.
+    pub(super) fn start_anew(&mut self, partition: u32, reason: Reason, why: String) {
+        let Some(Tracked { work, broken, .. }) = self.untrack(partition) else {
+            return;
+        };
+        let aim = match work.aim() {
+            Aim::Follow => Aim::Follow,
+            Aim::Restore { .. } => Aim::RESTORE,
+        };
+        let now = Instant::now();
+        let opening = Opening {
+            aim,
+            since: now,
+            at: now,
+            old: Some(Old {
+                store: work.store,
+                reason,
+                why,
+            }),
+            broken: broken + u32::from(reason == Reason::Broken),
+        };
+        self.opening.insert(partition, opening);
+    }
+
+    /// A store whose rows are not those of its active is rebuilt from the changelog. If it is no
+    /// better then, the active is wrong, or the changelog: a person must look.
+    pub(super) fn look_for_differences(&mut self) {
+        let differ = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
+            let difference = tracked.work.difference.take();
+            difference.map(|difference| (*partition, difference))
+        });
+        let differ: Vec<(u32, String)> = differ.collect();
+        for (partition, what) in differ {
+            metrics::counter!("digest_mismatches_total").increment(1);
+            let rebuild = self.rebuilt.insert(partition);
+            tracing::error!(
+                partition,
+                what,
+                rebuild,
+                "the rows of this store are not those of the active"
+            );
+            if rebuild {
+                self.start_anew(partition, Reason::Different, what);
+            }
+        }
+    }
+
+    /// The store of a partition under way has failed.
+    pub(super) fn failed(&mut self, partition: u32, error: store::Error) {
+        let broken = self.tracked.get(&partition).map(|tracked| tracked.broken);
+        if error.trouble() == Trouble::Broken && broken.is_some_and(|n| n < BROKEN_AT_MOST) {
+            self.start_anew(partition, Reason::Broken, error.to_string());
+        } else {
+            drop(self.untrack(partition));
+            (self.done)(Done::Failed(partition, error));
+        }
+    }
+}
+
+enum Opened {
+    Open(Arc<Store>),
+    /// Somebody must close the store first.
+    Wait(Opening),
+}

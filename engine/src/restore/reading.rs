@@ -1,0 +1,157 @@
+//! Reading the changelog: where to begin, and what comes.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::{
+    begin::{Begin, by_tables, where_to_begin},
+    restorer::{Again, Restorer, Tracked},
+    work::{Aim, Work},
+};
+use crate::fetch::Fetched;
+
+/// An open transaction is looked at this often.
+const OPEN_TRANSACTION: Duration = Duration::from_millis(20);
+
+impl Restorer {
+    /// Asks for the ends of the partitions that need them, and begins to read.
+    pub(super) fn begin_waiting(&mut self) {
+        let now = Instant::now();
+        let needs = |work: &Work| {
+            let unresolved = work.aim() == Aim::RESTORE;
+            unresolved || !(work.reading || work.is_complete())
+        };
+        let waiting: Vec<u32> = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.again.at <= now && needs(&tracked.work))
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in waiting {
+            if let Err(error) = self.begin(partition) {
+                if let Some(tracked) = self.tracked.get_mut(&partition) {
+                    tracked.again.failed(Instant::now());
+                }
+                let error = format!("{error:#}");
+                tracing::warn!(partition, error, "restore waits for the brokers");
+                // What the brokers do answer for shall not wait for what they do not.
+                return;
+            }
+        }
+    }
+
+    fn begin(&mut self, partition: u32) -> anyhow::Result<()> {
+        let ends = self.changelog.ends(partition)?;
+        let Some(tracked) = self.tracked.get_mut(&partition) else {
+            return Ok(());
+        };
+        let work = &mut tracked.work;
+        let restoring = work.aim() == Aim::RESTORE;
+        if !work.reading {
+            let position = match work.store.is_empty() {
+                Ok(empty) => (!empty || work.position() > 0).then_some(work.position()),
+                Err(error) => {
+                    self.failed(partition, error);
+                    return Ok(());
+                }
+            };
+            match where_to_begin(position, ends.low, ends.high) {
+                Begin::Anew(reason) => {
+                    let why = format!(
+                        "its position is {}, the changelog has {} to {}",
+                        work.position(),
+                        ends.low,
+                        ends.high
+                    );
+                    self.start_anew(partition, reason, why);
+                    return Ok(());
+                }
+                Begin::At(offset) => {
+                    let there = restoring && ends.is_resolved() && offset >= ends.stable;
+                    let tables = by_tables(offset, ends.stable) && work.store.takes_tables();
+                    if !there {
+                        self.changelog.read_from(partition, offset)?;
+                    }
+                    work.begin(offset, ends.stable, tables);
+                    work.reading = !there;
+                }
+            }
+        }
+        if restoring {
+            if ends.is_resolved() {
+                work.resolved(ends.stable);
+            } else {
+                tracked.again.at = Instant::now() + OPEN_TRANSACTION;
+                if !std::mem::replace(&mut tracked.again.told, true) {
+                    let (stable, high) = (ends.stable, ends.high);
+                    tracing::info!(
+                        partition,
+                        stable,
+                        high,
+                        "a transaction is still open on the changelog"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read(&mut self) {
+        let mut phases = self.tracked.values().filter(|tracked| tracked.work.reading);
+        let Some(first) = phases.next() else { return };
+        let hurry = |tracked: &Tracked| tracked.work.aim() != Aim::Follow;
+        // A standby may wait for a whole batch; a task must not.
+        let wait = if hurry(first) || phases.any(hurry) {
+            Duration::from_millis(10)
+        } else {
+            Duration::from_millis(50)
+        };
+        let mut lost = false;
+        let mut failed = Vec::new();
+        let batch = self.changelog.next(wait);
+        let now = Instant::now();
+        for fetched in batch.iter() {
+            match fetched {
+                Fetched::Record(partition, record) => {
+                    if let Some(tracked) = self.tracked.get_mut(&partition) {
+                        let work = &mut tracked.work;
+                        let taken = work.take(record.offset, record.key, record.value, now);
+                        if let Err(error) = taken {
+                            failed.push((partition, error));
+                        }
+                    }
+                }
+                Fetched::End(end) => {
+                    if let Some(tracked) = self.tracked.get_mut(&end.partition) {
+                        tracked.work.reached_end(end.offset);
+                    }
+                }
+                Fetched::Trouble(RDKafkaErrorCode::AutoOffsetReset, text) => {
+                    tracing::warn!(text, "the changelog lacks an offset: looking at its ends");
+                    lost = true;
+                }
+                Fetched::Trouble(code, text) => tracing::debug!(?code, text, "restore"),
+            }
+        }
+        drop(batch);
+        for (partition, error) in failed {
+            if self.tracked.contains_key(&partition) {
+                self.failed(partition, error);
+            }
+        }
+        if lost {
+            self.begin_again(now);
+        }
+    }
+
+    /// It is not said which partition lacks an offset: each is looked at.
+    fn begin_again(&mut self, now: Instant) {
+        for (partition, tracked) in &mut self.tracked {
+            if std::mem::take(&mut tracked.work.reading) {
+                self.changelog.stop_reading(*partition);
+                tracked.again = Again::at(now);
+            }
+        }
+    }
+}

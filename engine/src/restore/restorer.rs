@@ -1,0 +1,289 @@
+//! The restorer's thread: jobs, reading, writing, handing over.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Done, Job,
+    changelog::Changelog,
+    opening::Opening,
+    stores::{Phase, Standing, Stores},
+    upkeep::{Lent, Upkeep},
+    work::{Aim, Work},
+};
+use crate::{
+    store::{self, Folder},
+    worker::now_ms,
+};
+
+/// Memory for rows that wait to become tables, of all stores together.
+const PORTIONS_BYTES: usize = 64 << 20;
+/// Pauses between questions that were not answered.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// When to ask the brokers again.
+pub(super) struct Again {
+    pub(super) at: Instant,
+    pause: Duration,
+    /// Has it been said what is being waited for?
+    pub(super) told: bool,
+}
+
+impl Again {
+    pub(super) fn at(at: Instant) -> Self {
+        Self {
+            at,
+            pause: FIRST_PAUSE,
+            told: false,
+        }
+    }
+
+    pub(super) fn failed(&mut self, now: Instant) {
+        self.at = now + self.pause;
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// A store on its way, and when to ask for it again.
+pub(super) struct Tracked {
+    pub(super) work: Work,
+    pub(super) again: Again,
+    /// How often it has been set aside as broken.
+    pub(super) broken: u32,
+}
+
+pub(super) struct Restorer {
+    pub(super) changelog: Changelog,
+    pub(super) folder: Folder,
+    pub(super) opening: BTreeMap<u32, Opening>,
+    pub(super) tracked: BTreeMap<u32, Tracked>,
+    pub(super) lent: BTreeMap<u32, Lent>,
+    /// Partitions that were rebuilt because they differed: once is enough.
+    pub(super) rebuilt: BTreeSet<u32>,
+    pub(super) stores: Arc<Stores>,
+    pub(super) upkeep: Upkeep,
+    pub(super) done: Box<dyn Fn(Done) + Send>,
+}
+
+impl Restorer {
+    pub(super) fn new(
+        changelog: Changelog,
+        folder: Folder,
+        stores: Arc<Stores>,
+        done: Box<dyn Fn(Done) + Send>,
+    ) -> Self {
+        Self {
+            changelog,
+            folder,
+            opening: BTreeMap::new(),
+            tracked: BTreeMap::new(),
+            lent: BTreeMap::new(),
+            rebuilt: BTreeSet::new(),
+            stores,
+            upkeep: Upkeep::new(Instant::now(), now_ms()),
+            done,
+        }
+    }
+
+    pub(super) fn run(mut self, todo: &mpsc::Receiver<Job>) {
+        self.survey();
+        loop {
+            match todo.recv_timeout(self.patience()) {
+                Ok(job) => self.obey(job),
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.open_waiting();
+                    self.begin_waiting();
+                    self.read();
+                    self.look_for_differences();
+                    self.write_due();
+                    self.hand_over_complete();
+                    self.keep_up();
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return self.leave(),
+            }
+        }
+    }
+
+    /// How long to wait for a job: not at all while there is something to read.
+    fn patience(&self) -> Duration {
+        if self.tracked.values().any(|tracked| tracked.work.reading) {
+            Duration::ZERO
+        } else if self.tracked.is_empty() && self.opening.is_empty() {
+            Duration::from_secs(1)
+        } else {
+            Duration::from_millis(10)
+        }
+    }
+
+    fn obey(&mut self, job: Job) {
+        match job {
+            Job::Generation(generation) => self.folder.generation = Some(generation),
+            Job::Follow(partition) => self.aim(partition, Aim::Follow),
+            Job::Restore(partition) => self.aim(partition, Aim::RESTORE),
+            Job::Cancel(partition) => self.cancel(partition),
+        }
+    }
+
+    fn aim(&mut self, partition: u32, aim: Aim) {
+        let now = Instant::now();
+        if let Some(tracked) = self.tracked.get_mut(&partition) {
+            tracked.work.turn_to(aim, now);
+            tracked.again = Again::at(now);
+        } else if let Some(opening) = self.opening.get_mut(&partition) {
+            opening.aim = aim;
+        } else {
+            self.opening.insert(partition, Opening::new(aim, now));
+        }
+    }
+
+    fn cancel(&mut self, partition: u32) {
+        self.opening.remove(&partition);
+        if let Some(tracked) = self.untrack(partition) {
+            self.close(partition, tracked.work);
+        }
+        (self.done)(Done::Cancelled(partition));
+    }
+
+    /// Keeps what was read, so that it need not be read again.
+    fn close(&mut self, partition: u32, mut work: Work) {
+        let written = work.write().and_then(|_| work.store.flush());
+        let position = work.store.position();
+        match written.and(position) {
+            Ok(position) => {
+                self.stores.put(partition, Standing::idle(position));
+                let lent = Lent::new(&work.store, position, now_ms());
+                self.lent.insert(partition, lent);
+            }
+            Err(error) => self.report(partition, error),
+        }
+    }
+
+    /// A store that nobody waits for has failed.
+    pub(super) fn report(&self, partition: u32, error: store::Error) {
+        if error.ends_the_instance() {
+            (self.done)(Done::Failed(partition, error));
+        } else {
+            tracing::warn!(partition, %error, "a store was not brought to disk: it will be read again");
+        }
+    }
+
+    fn leave(mut self) {
+        while let Some((partition, tracked)) = self.tracked.pop_first() {
+            self.close(partition, tracked.work);
+        }
+    }
+
+    /// Ends the work on a partition.
+    pub(super) fn untrack(&mut self, partition: u32) -> Option<Tracked> {
+        let tracked = self.tracked.remove(&partition)?;
+        if tracked.work.reading {
+            self.changelog.stop_reading(partition);
+        }
+        self.stores.remove(partition);
+        if tracked.work.aim().phase() == Phase::Restoring {
+            super::upkeep::tell_remaining(partition, 0);
+        }
+        Some(tracked)
+    }
+
+    /// Writes what has waited long enough, and the largest portions when memory is short.
+    fn write_due(&mut self) {
+        let (now, now_ms) = (Instant::now(), now_ms());
+        let mut failed = Vec::new();
+        let mut portions: Vec<(usize, u32)> = Vec::new();
+        for (partition, tracked) in &mut self.tracked {
+            if tracked.work.is_due(now)
+                && let Err(error) = write(&mut tracked.work)
+            {
+                failed.push((*partition, error));
+            }
+            tracked.work.confirm(now_ms);
+            portions.push((tracked.work.portion_bytes(), *partition));
+        }
+        portions.sort_unstable();
+        let mut waiting: usize = portions.iter().map(|(bytes, _)| bytes).sum();
+        while waiting > PORTIONS_BYTES
+            && let Some((bytes, partition)) = portions.pop()
+        {
+            waiting -= bytes;
+            if let Some(tracked) = self.tracked.get_mut(&partition)
+                && let Err(error) = write(&mut tracked.work)
+            {
+                failed.push((partition, error));
+            }
+        }
+        for (partition, error) in failed {
+            self.failed(partition, error);
+        }
+    }
+
+    fn hand_over_complete(&mut self) {
+        let now = Instant::now();
+        let complete: Vec<u32> = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.work.is_complete() && tracked.again.at <= now)
+            .map(|(partition, _)| *partition)
+            .collect();
+        for partition in complete {
+            if let Err(error) = self.hand_over(partition) {
+                if let Some(tracked) = self.tracked.get_mut(&partition) {
+                    tracked.again.failed(Instant::now());
+                }
+                let error = format!("{error:#}");
+                tracing::warn!(partition, error, "no committed offset yet");
+                return;
+            }
+        }
+    }
+
+    fn hand_over(&mut self, partition: u32) -> anyhow::Result<()> {
+        let Some(tracked) = self.tracked.get_mut(&partition) else {
+            return Ok(());
+        };
+        let offset = self.changelog.source_offset(partition)?;
+        if let Err(error) = write(&mut tracked.work) {
+            self.failed(partition, error);
+            return Ok(());
+        }
+        let Some(Tracked { work, .. }) = self.untrack(partition) else {
+            return Ok(());
+        };
+        let now_ms = now_ms();
+        work.store.complete_at(now_ms);
+        let took = work.elapsed(Instant::now()).as_millis();
+        tracing::info!(
+            partition,
+            records = work.standing().restored,
+            position = work.position(),
+            ms = u64::try_from(took).unwrap_or(u64::MAX),
+            "restored"
+        );
+        let lent = Lent::new(&work.store, work.position(), now_ms);
+        self.lent.insert(partition, lent);
+        (self.done)(Done::Restored {
+            partition,
+            store: work.store,
+            offset,
+        });
+        Ok(())
+    }
+}
+
+/// Writes what was read, and counts it.
+pub(super) fn write(work: &mut Work) -> Result<(), store::Error> {
+    let portion = work.portion_bytes() > 0;
+    let records = work.write()?;
+    match work.aim() {
+        Aim::Follow => metrics::counter!("followed_records_total").increment(records),
+        Aim::Restore { .. } => metrics::counter!("restored_records_total").increment(records),
+    }
+    if portion {
+        metrics::counter!("restore_tables_total").increment(1);
+    }
+    Ok(())
+}

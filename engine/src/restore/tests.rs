@@ -1,0 +1,238 @@
+//! The work on a store against a changelog in memory, with crashes wherever one may happen.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+
+use proptest::prelude::*;
+
+use super::{
+    stores::Phase,
+    upkeep::Lent,
+    work::{Aim, Work},
+};
+use crate::store::{Shared, Store, tests::crash};
+
+/// One offset: a row, or the end of a transaction.
+type Offset = Option<(u8, Option<u8>)>;
+
+fn open(dir: &Path) -> Arc<Store> {
+    let shared = Shared::on_disk(1 << 20);
+    Arc::new(Store::open(&shared, dir, "app", 0).unwrap())
+}
+
+fn key(number: u8) -> Vec<u8> {
+    vec![b'o', number]
+}
+
+fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    store
+        .scan(b"o", |key, value| {
+            rows.insert(key.to_vec(), value.to_vec());
+            true
+        })
+        .unwrap();
+    rows
+}
+
+fn model(changelog: &[Offset]) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut rows = BTreeMap::new();
+    for (number, value) in changelog.iter().flatten() {
+        match value {
+            Some(value) => rows.insert(key(*number), vec![*value]),
+            None => rows.remove(&key(*number)),
+        };
+    }
+    rows
+}
+
+fn work(store: Arc<Store>, aim: Aim, by_tables: bool, end: i64) -> Work {
+    let mut work = Work::new(store, aim, Instant::now()).unwrap();
+    work.begin(work.position(), end, by_tables);
+    work
+}
+
+/// Reads from the work's position up to `to`, as the restorer does.
+fn read(work: &mut Work, changelog: &[Offset], to: usize) {
+    let from = usize::try_from(work.position()).unwrap();
+    for (offset, row) in changelog.iter().enumerate().take(to).skip(from) {
+        if let Some((number, value)) = row {
+            let value = value.map(|v| vec![v]);
+            let offset = i64::try_from(offset).unwrap();
+            let now = Instant::now();
+            work.take(offset, Some(&key(*number)), value.as_deref(), now)
+                .unwrap();
+        }
+    }
+    if to == changelog.len() {
+        work.reached_end(i64::try_from(to).unwrap());
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Read so many offsets.
+    Read(u8),
+    Write,
+    Flush,
+    /// Whatever is in memory is lost.
+    Crash,
+    /// Closed in order, opened again.
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (1..60_u8).prop_map(Step::Read),
+        3 => Just(Step::Write),
+        1 => Just(Step::Flush),
+        1 => Just(Step::Crash),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn whatever_happens_on_the_way_the_end_is_right(
+        changelog in proptest::collection::vec(
+            prop_oneof![
+                1 => Just(None),
+                9 => (0..40_u8, proptest::option::weighted(0.7, any::<u8>())).prop_map(Some),
+            ],
+            0..300,
+        ),
+        steps in proptest::collection::vec((step(), any::<bool>()), 0..25),
+    ) {
+        let end = i64::try_from(changelog.len()).unwrap();
+        let mut dir = tempfile::tempdir().unwrap();
+        let mut now = work(open(dir.path()), Aim::RESTORE, true, end);
+        for (step, by_tables) in steps {
+            match step {
+                Step::Read(count) => {
+                    let to = usize::try_from(now.position()).unwrap() + usize::from(count);
+                    read(&mut now, &changelog, to.min(changelog.len()));
+                }
+                Step::Write => drop(now.write().unwrap()),
+                Step::Flush => now.store.flush().unwrap(),
+                Step::Crash => {
+                    let left = crash(&now.store);
+                    drop(now);
+                    dir = left;
+                    now = work(open(dir.path()), Aim::RESTORE, by_tables, end);
+                }
+                Step::Reopen => {
+                    now.write().unwrap();
+                    drop(now);
+                    now = work(open(dir.path()), Aim::RESTORE, by_tables, end);
+                }
+            }
+            prop_assert!(now.store.position().unwrap() <= now.position());
+        }
+        now.resolved(end);
+        read(&mut now, &changelog, changelog.len());
+        now.write().unwrap();
+        prop_assert!(now.is_complete());
+        prop_assert_eq!(now.store.position().unwrap(), end);
+        prop_assert_eq!(content(&now.store), model(&changelog));
+    }
+}
+
+#[test]
+fn a_followed_store_is_restored_from_where_it_is() {
+    let changelog: Vec<Offset> = (0..100).map(|n| Some((n % 10, Some(n)))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::Follow, false, 60);
+    read(&mut work, &changelog[..60], 60);
+    assert_eq!(work.standing().lag(), Some(0));
+    work.heard_of_end(70);
+    assert_eq!(
+        work.standing().lag(),
+        Some(0),
+        "open transactions are no lag"
+    );
+    assert!(!work.is_complete(), "a standby never is");
+
+    work.turn_to(Aim::RESTORE, Instant::now());
+    assert_eq!(work.standing().phase, Phase::Restoring);
+    assert_eq!((work.position(), work.standing().restored), (60, 0));
+    assert!(!work.is_complete(), "the end is not resolved yet");
+    work.resolved(100);
+    assert!(!work.is_complete());
+    read(&mut work, &changelog, 100);
+    assert!(work.is_complete());
+    assert_eq!(work.standing().restored, 40);
+    work.write().unwrap();
+    assert_eq!(content(&work.store), model(&changelog));
+    // Asked for the same again: nothing changes.
+    work.turn_to(Aim::RESTORE, Instant::now());
+    assert!(work.is_complete());
+}
+
+#[test]
+fn a_store_is_told_that_it_lacks_nothing_once_all_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::Follow, false, 2);
+    read(&mut work, &[Some((1, Some(1))), None], 2);
+    work.confirm(1000);
+    assert_eq!(work.store.complete_ms(), None, "a row still waits");
+    work.write().unwrap();
+    work.confirm(2000);
+    assert_eq!(work.store.complete_ms(), Some(2000));
+    // Said once: the end may have moved since.
+    work.confirm(3000);
+    assert_eq!(work.store.complete_ms(), Some(2000));
+}
+
+#[test]
+fn rows_that_wait_survive_that_reading_begins_again() {
+    let changelog: Vec<Offset> = (0..9).map(|n| Some((n, Some(n)))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::RESTORE, false, 9);
+    read(&mut work, &changelog, 5);
+    work.begin(work.position(), 9, true);
+    read(&mut work, &changelog, 9);
+    work.write().unwrap();
+    assert_eq!(content(&work.store), model(&changelog));
+}
+
+#[test]
+fn a_standby_that_falls_far_behind_turns_to_tables_and_back() {
+    let changelog: Vec<Offset> = (0..60)
+        .map(|n| Some((n % 7, (n % 5 > 0).then_some(n))))
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::Follow, false, 20);
+    read(&mut work, &changelog[..20], 20);
+    work.write().unwrap();
+    assert_eq!(work.portion_bytes(), 0);
+    // Cut off for a while; then it hears how much there is.
+    read(&mut work, &changelog, 30);
+    work.heard_of_end(1_000_000);
+    work.write().unwrap();
+    read(&mut work, &changelog, 59);
+    assert!(work.portion_bytes() > 0, "the rows wait to be sorted");
+    assert!(!work.is_due(Instant::now()));
+    read(&mut work, &changelog, 60);
+    assert!(work.is_due(Instant::now()), "the end is reached");
+    work.write().unwrap();
+    assert_eq!(work.portion_bytes(), 0);
+    assert_eq!(content(&work.store), model(&changelog));
+    assert_eq!(work.store.position().unwrap(), 60);
+}
+
+#[test]
+fn a_store_in_use_is_complete_as_of_the_look_before_its_last_commit() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.complete_at(1000);
+    let mut lent = Lent::new(&store, 0, 1000);
+    lent.look(&store, 2000).unwrap();
+    assert_eq!(store.complete_ms(), Some(1000), "nobody knows: no commit");
+    store.apply(&[], 7).unwrap();
+    // It may be long after the commit: the machine was asleep.
+    lent.look(&store, 90_000_000).unwrap();
+    assert_eq!(store.complete_ms(), Some(2000));
+    store.apply(&[], 9).unwrap();
+    lent.look(&store, 90_001_000).unwrap();
+    assert_eq!(store.complete_ms(), Some(90_000_000));
+}

@@ -1,0 +1,324 @@
+//! The work on one store: rows come in, the position moves, and at some point it is complete. Knows
+//! the store, and no Kafka.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    begin::by_tables,
+    ingest::{Portion, Rows},
+    progress::Meter,
+    stores::{Phase, Standing},
+};
+use crate::{
+    digest::{self, Comparison, Digest, Verdict},
+    store::{self, DIGEST, Store},
+};
+
+/// What the work is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// Keep up with the changelog until told otherwise.
+    Follow,
+    /// Reach the end, and hand over.
+    Restore {
+        /// The end; `None` until every transaction on the changelog is resolved.
+        until: Option<i64>,
+    },
+}
+
+impl Aim {
+    /// To restore; the end is not known yet.
+    pub(super) const RESTORE: Self = Self::Restore { until: None };
+
+    pub(super) fn phase(self) -> Phase {
+        match self {
+            Self::Follow => Phase::Following,
+            Self::Restore { .. } => Phase::Restoring,
+        }
+    }
+}
+
+/// A store on its way.
+pub(super) struct Work {
+    pub(super) store: Arc<Store>,
+    aim: Aim,
+    /// The next offset to be read: everything before is in the store or in `rows`.
+    position: i64,
+    /// Position or rows changed since the last write.
+    unwritten: bool,
+    /// The end was reached, and the store has not been told yet that it lacks nothing.
+    confirmed: bool,
+    rows: Rows,
+    /// Records in `rows`.
+    waiting: u64,
+    /// Is the changelog being read?
+    pub(super) reading: bool,
+    /// The end of the changelog, as far as it is known, and whether it has been reached.
+    end: Option<i64>,
+    at_end: bool,
+    /// Since this phase began.
+    started: Instant,
+    records: u64,
+    meter: Meter,
+    /// Of all rows up to the position; `None` while rows are sorted into tables.
+    digest: Option<u64>,
+    /// Hashes of the rows that wait.
+    hashes: HashMap<Vec<u8>, Option<u64>>,
+    comparison: Comparison,
+    /// The last record, if that was a digest.
+    last_digest: Option<Digest>,
+    /// How these rows differ from the active's.
+    pub(super) difference: Option<String>,
+}
+
+impl Work {
+    pub(super) fn new(store: Arc<Store>, aim: Aim, started: Instant) -> Result<Self, store::Error> {
+        let position = store.position()?;
+        let digest = store.known_digest()?;
+        Ok(Self {
+            digest,
+            hashes: HashMap::new(),
+            comparison: Comparison::default(),
+            last_digest: None,
+            difference: None,
+            store,
+            aim,
+            position,
+            unwritten: false,
+            confirmed: false,
+            rows: Rows::default(),
+            waiting: 0,
+            reading: false,
+            end: None,
+            at_end: false,
+            started,
+            records: 0,
+            meter: Meter::at(position),
+        })
+    }
+
+    pub(super) fn aim(&self) -> Aim {
+        self.aim
+    }
+
+    pub(super) fn position(&self) -> i64 {
+        self.position
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.at_end
+    }
+
+    /// From now on the work is for this. Store, position and what was read stay as they are.
+    pub(super) fn turn_to(&mut self, aim: Aim, now: Instant) {
+        if self.aim.phase() == aim.phase() {
+            return;
+        }
+        self.aim = aim;
+        self.started = now;
+        self.records = 0;
+        self.meter = Meter::at(self.position);
+    }
+
+    /// The end to be reached is known: nobody writes the changelog any more.
+    pub(super) fn resolved(&mut self, until: i64) {
+        if let Aim::Restore { .. } = self.aim {
+            self.aim = Aim::Restore { until: Some(until) };
+        }
+        self.end = Some(until);
+    }
+
+    /// The changelog is read from `position` on.
+    pub(super) fn begin(&mut self, position: i64, end: i64, by_tables: bool) {
+        self.position = position;
+        self.meter = Meter::at(position);
+        self.end = Some(end);
+        self.at_end = false;
+        self.reading = true;
+        // Rows that wait stay as they are: the position counts on them.
+        if by_tables && !self.unwritten {
+            self.sort_into_tables();
+        }
+    }
+
+    fn sort_into_tables(&mut self) {
+        self.rows = Rows::Portion(Portion::default());
+        self.digest = None;
+    }
+
+    /// A record of the changelog; one without a key is none of ours.
+    ///
+    /// # Errors
+    /// What the store says. This work cannot go on then.
+    pub(super) fn take(
+        &mut self,
+        offset: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        now: Instant,
+    ) -> Result<(), store::Error> {
+        if offset < self.position {
+            return Ok(());
+        }
+        match key {
+            Some([DIGEST]) => self.compare(value.and_then(Digest::read)),
+            Some(key) => {
+                self.count(key, value)?;
+                self.comparison.on_row();
+                self.last_digest = None;
+                self.waiting += 1;
+                self.records += 1;
+            }
+            None => {}
+        }
+        if let Some(key) = key {
+            self.rows.put(key, value, now);
+        }
+        self.position = offset + 1;
+        self.at_end = false;
+        self.unwritten = true;
+        Ok(())
+    }
+
+    /// Brings the digest up to date with a row.
+    fn count(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), store::Error> {
+        let Some(digest) = self.digest else {
+            return Ok(());
+        };
+        let before = match self.hashes.get(key) {
+            Some(hash) => *hash,
+            None => self.store.get(key)?.map(|old| digest::of_row(key, &old)),
+        };
+        let hash = value.map(|value| digest::of_row(key, value));
+        let digest = digest.wrapping_sub(before.unwrap_or(0));
+        self.digest = Some(digest.wrapping_add(hash.unwrap_or(0)));
+        self.hashes.insert(key.to_vec(), hash);
+        Ok(())
+    }
+
+    fn compare(&mut self, theirs: Option<Digest>) {
+        self.last_digest = theirs;
+        let Some(theirs) = theirs else { return };
+        let mine = self.digest.unwrap_or(theirs.rows);
+        if self.comparison.on_digest(theirs, mine) == Verdict::Different {
+            self.differ(theirs, mine);
+        }
+    }
+
+    /// At the end nothing is missing: if a digest came last, it is that of these very rows.
+    fn compare_at_end(&mut self) {
+        if let (Some(theirs), Some(mine)) = (self.last_digest, self.digest)
+            && theirs.rows != mine
+        {
+            self.differ(theirs, mine);
+        }
+    }
+
+    fn differ(&mut self, theirs: Digest, mine: u64) {
+        let (theirs, position) = (theirs.rows, self.position);
+        let what = format!(
+            "at changelog offset {position} the digest is {mine:016x}, and should be {theirs:016x}"
+        );
+        self.difference = Some(what);
+    }
+
+    /// The end of the changelog was reached at this offset. It is beyond the last record: the ends of
+    /// transactions have offsets too.
+    pub(super) fn reached_end(&mut self, offset: i64) {
+        if offset > self.position {
+            self.position = offset;
+            self.unwritten = true;
+        }
+        self.at_end = true;
+        self.confirmed = true;
+        self.end = Some(self.position);
+        self.comparison.on_end();
+        self.compare_at_end();
+    }
+
+    /// The changelog has grown to this end, so far as is known.
+    pub(super) fn heard_of_end(&mut self, end: i64) {
+        if !self.at_end {
+            self.end = self.end.max(Some(end));
+        }
+    }
+
+    /// Is everything read that had to be read?
+    pub(super) fn is_complete(&self) -> bool {
+        match self.aim {
+            Aim::Restore { until } => until.is_some_and(|until| self.position >= until),
+            Aim::Follow => false,
+        }
+    }
+
+    pub(super) fn portion_bytes(&self) -> usize {
+        self.rows.portion_bytes()
+    }
+
+    /// Must rows be written by now? A portion must when there is no more to come for it.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.rows.is_due(now) || (self.at_end && self.portion_bytes() > 0)
+    }
+
+    /// Tells the store that it lacks nothing at `now_ms`, if the end was reached and all is written.
+    pub(super) fn confirm(&mut self, now_ms: i64) {
+        if self.confirmed && !self.unwritten && self.at_end {
+            self.store.complete_at(now_ms);
+            self.confirmed = false;
+        }
+    }
+
+    /// Writes what was read, and the position; returns how many records that were.
+    ///
+    /// # Errors
+    /// What the store says. This work cannot go on then.
+    pub(super) fn write(&mut self) -> Result<u64, store::Error> {
+        if self.unwritten {
+            self.rows.write(&self.store, self.position, self.digest)?;
+            self.hashes.clear();
+            self.unwritten = false;
+        }
+        if self.digest.is_none() && (self.at_end || self.is_complete()) {
+            self.digest = Some(self.store.digest()?);
+            self.compare_at_end();
+        }
+        if self.at_end {
+            // What comes now comes as it is written: in small batches.
+            self.rows = Rows::default();
+        } else if !matches!(self.rows, Rows::Portion(_)) && self.is_far_behind() {
+            self.sort_into_tables();
+        }
+        Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// Has more come than batches are good for? A standby that was cut off, for one.
+    fn is_far_behind(&self) -> bool {
+        let end = self.end.unwrap_or(self.position);
+        by_tables(self.position, end) && self.store.takes_tables()
+    }
+
+    pub(super) fn measure(&mut self, now: Instant) {
+        let elapsed = self.elapsed(now);
+        self.meter.measure(elapsed, self.position, self.records);
+    }
+
+    pub(super) fn elapsed(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.started)
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let remaining = self.end.map(|end| end - self.position);
+        Standing {
+            phase: self.aim.phase(),
+            position: self.position,
+            end: self.end,
+            restored: self.records,
+            rate: self.meter.rate(),
+            seconds_left: remaining.and_then(|remaining| self.meter.seconds_left(remaining)),
+        }
+    }
+}

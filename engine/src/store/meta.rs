@@ -1,0 +1,183 @@
+//! What a store says of itself, beside its rows: whose it is, the changelog position that it reaches,
+//! and when it last lacked nothing of the changelog.
+
+use std::sync::atomic::Ordering;
+
+use rocksdb::{IteratorMode, WriteBatch};
+
+use super::{Error, OBJECT, Store, TIMER};
+use crate::digest;
+
+pub(super) const POSITION: &[u8] = b"position";
+pub(super) const IDENTITY: &[u8] = b"identity";
+pub(super) const COMPLETE: &[u8] = b"complete";
+const ROWS_DIGEST: &[u8] = b"digest";
+const GENERATION: &[u8] = b"generation";
+const LAYOUT: u32 = 1;
+/// In memory: nobody knows when the store was last complete.
+pub(super) const NEVER: i64 = i64::MIN;
+
+impl Store {
+    pub(super) fn check_identity(&self, application_id: &str, partition: u32) -> Result<(), Error> {
+        let expected = format!("{application_id}/{partition} layout {LAYOUT}");
+        let Some(found) = self.meta_row(IDENTITY)? else {
+            if !self.is_empty()? {
+                return Err(self.damaged("it does not say whose it is".into()));
+            }
+            self.write_meta(IDENTITY, expected.as_bytes())?;
+            // On disk before any row is: a row without an identity is damage.
+            return self.flush();
+        };
+        match String::from_utf8(found) {
+            Ok(found) if found == expected => Ok(()),
+            Ok(found) if is_identity(&found) => Err(Error::Foreign {
+                path: self.path.clone(),
+                found,
+                expected,
+            }),
+            _ => Err(self.damaged("whose it is cannot be read".into())),
+        }
+    }
+
+    /// The changelog offset that the store is complete up to (exclusive); 0 for an empty store.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn position(&self) -> Result<i64, Error> {
+        Ok(self.number(POSITION)?.unwrap_or(0))
+    }
+
+    /// What a batch that brings the store to `position` says of that.
+    pub(super) fn put_standing(&self, batch: &mut WriteBatch, position: i64, digest: Option<u64>) {
+        batch.put_cf(self.meta(), POSITION, position.to_be_bytes());
+        match digest {
+            Some(digest) => batch.put_cf(self.meta(), ROWS_DIGEST, digest.to_be_bytes()),
+            None => batch.delete_cf(self.meta(), ROWS_DIGEST),
+        }
+    }
+
+    /// The digest of all rows (see [`crate::digest`]), if it is known without reading them all.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn known_digest(&self) -> Result<Option<u64>, Error> {
+        match self.number(ROWS_DIGEST)? {
+            Some(digest) => Ok(Some(digest.cast_unsigned())),
+            None => Ok(self.is_empty()?.then_some(0)),
+        }
+    }
+
+    /// The digest of all rows. Reads them all if it is not known.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn digest(&self) -> Result<u64, Error> {
+        if let Some(digest) = self.known_digest()? {
+            return Ok(digest);
+        }
+        let mut sum = 0_u64;
+        for prefix in [OBJECT, TIMER] {
+            self.scan(&[prefix], |key, value| {
+                sum = sum.wrapping_add(digest::of_row(key, value));
+                true
+            })?;
+        }
+        self.write_meta(ROWS_DIGEST, &sum.to_be_bytes())?;
+        Ok(sum)
+    }
+
+    /// From here on, until all rows are counted again, the digest is not known: not after a crash
+    /// either.
+    pub(super) fn forget_digest(&self) -> Result<(), Error> {
+        if self.number(ROWS_DIGEST)?.is_none() {
+            return Ok(());
+        }
+        self.write(|| {
+            let mut batch = WriteBatch::default();
+            batch.delete_cf(self.meta(), ROWS_DIGEST);
+            batch
+        })?;
+        self.flush()
+    }
+
+    /// The generation of the application (see [`crate::membership::Plan::generation`]) whose rows it
+    /// holds, if it has been told.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn generation(&self) -> Result<Option<String>, Error> {
+        let found = self.meta_row(GENERATION)?;
+        Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    pub(super) fn set_generation(&self, generation: &str) -> Result<(), Error> {
+        self.write_meta(GENERATION, generation.as_bytes())
+    }
+
+    /// Does it hold nothing at all: no row, no position?
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn is_empty(&self) -> Result<bool, Error> {
+        if self.meta_row(POSITION)?.is_some() {
+            return Ok(false);
+        }
+        match self.db.iterator(IteratorMode::Start).next() {
+            None => Ok(true),
+            Some(Ok(_)) => Ok(false),
+            Some(Err(error)) => Err(self.error(error)),
+        }
+    }
+
+    /// At `now_ms` the store lacks nothing of the changelog. Reaches the disk with a flush.
+    pub fn complete_at(&self, now_ms: i64) {
+        self.complete_ms.store(now_ms, Ordering::Release);
+    }
+
+    /// When the store last lacked nothing of the changelog, in ms since 1970; `None` if nobody knows.
+    #[must_use]
+    pub fn complete_ms(&self) -> Option<i64> {
+        let complete_ms = self.complete_ms.load(Ordering::Acquire);
+        (complete_ms != NEVER).then_some(complete_ms)
+    }
+
+    pub(super) fn say_complete(&self, complete_ms: i64) -> Result<(), Error> {
+        if complete_ms == NEVER {
+            return Ok(());
+        }
+        self.write_meta(COMPLETE, &complete_ms.to_be_bytes())
+    }
+
+    fn write_meta(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
+        self.write(|| {
+            let mut batch = WriteBatch::default();
+            batch.put_cf(self.meta(), key, value);
+            batch
+        })
+    }
+
+    pub(super) fn number(&self, key: &[u8]) -> Result<Option<i64>, Error> {
+        let Some(bytes) = self.meta_row(key)? else {
+            return Ok(None);
+        };
+        let number = bytes.try_into().map(i64::from_be_bytes);
+        number.map(Some).map_err(|bytes: Vec<u8>| {
+            let name = String::from_utf8_lossy(key);
+            self.damaged(format!("its {name} is no number: {bytes:?}"))
+        })
+    }
+
+    fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        let row = self.db.get_cf(self.meta(), key);
+        row.map_err(|e| self.error(e))
+    }
+}
+
+/// Does this say whose a store is, in any layout?
+fn is_identity(text: &str) -> bool {
+    let Some((owner, layout)) = text.split_once(" layout ") else {
+        return false;
+    };
+    let partition = owner.rsplit_once('/').map(|(_, partition)| partition);
+    partition.is_some_and(|p| p.parse::<u32>().is_ok()) && layout.parse::<u32>().is_ok()
+}

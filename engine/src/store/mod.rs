@@ -1,0 +1,323 @@
+//! The store of one task: RocksDB, always a committed prefix of the changelog.
+//!
+//! Rows and the changelog position they reach are written in one batch, after the transaction that
+//! holds them has committed. The write-ahead log is off: Kafka is the log. After a crash the store
+//! is an older prefix, and the rest comes from the changelog. One block cache serves all stores of
+//! a process.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+#[cfg(test)]
+use crate::epoch::Row;
+use crate::epoch::TaskEpoch;
+use meta::{COMPLETE, NEVER};
+
+mod age;
+mod batch;
+mod error;
+mod folder;
+mod ingest;
+mod meta;
+mod shared;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub use age::{MAX_OFFLINE_MS, too_old};
+pub use batch::Batch;
+pub use error::{Error, Trouble};
+pub use folder::{Folder, Reason};
+pub use shared::Shared;
+
+/// Prefix of the rows that hold a processor's values.
+pub const OBJECT: u8 = b'o';
+/// Prefix of the rows that hold timers.
+pub const TIMER: u8 = b't';
+/// Key of the row that holds a digest of all others; sorts behind them.
+pub const DIGEST: u8 = b'z';
+
+const META: &str = "meta";
+/// A store that changed is flushed this often, so that a crash replays a bounded delta.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// RocksDB's memory is full: pause before the next try.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(2);
+/// A store that does not change says this often that it is still complete.
+const SAY_COMPLETE_EVERY_MS: i64 = 60 * 60 * 1000;
+/// The file that says why a store must not be opened again.
+const BROKEN: &str = "BROKEN";
+
+/// The store of one task.
+pub struct Store {
+    db: DB,
+    path: PathBuf,
+    shared: Shared,
+    dirty: AtomicBool,
+    flushed: Mutex<Instant>,
+    /// When it last lacked nothing of the changelog, in ms since 1970; and what the disk says of that.
+    complete_ms: AtomicI64,
+    complete_on_disk_ms: AtomicI64,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store({})", self.path.display())
+    }
+}
+
+impl Store {
+    /// Opens or creates the store of `partition` of the application, in `directory`. Whoever wants
+    /// damaged stores replaced opens them with [`Folder::open`].
+    ///
+    /// # Errors
+    /// [`Error::Foreign`] for the directory of another application or partition, [`Error::Locked`]
+    /// if it is open already, otherwise what RocksDB says: corrupt, no space.
+    pub fn open(
+        shared: &Shared,
+        directory: &Path,
+        application_id: &str,
+        partition: u32,
+    ) -> Result<Self, Error> {
+        let path = directory.join(partition.to_string());
+        if shared.on_disk {
+            // RocksDB creates only the last directory of a path.
+            std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "cannot create it", e))?;
+        }
+        let options = shared.options();
+        let families = ["default", META].map(|n| ColumnFamilyDescriptor::new(n, options.clone()));
+        let db = DB::open_cf_descriptors(&options, &path, families)
+            .map_err(|source| Error::opening(&path, source))?;
+        let store = Self {
+            db,
+            path,
+            shared: shared.clone(),
+            dirty: AtomicBool::new(false),
+            flushed: Mutex::new(Instant::now()),
+            complete_ms: AtomicI64::new(NEVER),
+            complete_on_disk_ms: AtomicI64::new(NEVER),
+        };
+        store.check_identity(application_id, partition)?;
+        store.remove_leftovers()?;
+        // Read now, so that damage is found now.
+        store.position()?;
+        let complete_ms = store.number(COMPLETE)?.unwrap_or(NEVER);
+        store.complete_ms.store(complete_ms, Ordering::Release);
+        store
+            .complete_on_disk_ms
+            .store(complete_ms, Ordering::Release);
+        Ok(store)
+    }
+
+    /// The committed row under `key` (with its prefix).
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.db.get(key).map_err(|e| self.error(e))
+    }
+
+    /// Writes the rows of a committed epoch together with the changelog position they reach.
+    ///
+    /// # Errors
+    /// What RocksDB says, also of a write in the background that failed since; then nothing of it
+    /// is written.
+    pub fn apply_epoch(&self, epoch: &TaskEpoch, position: i64) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for (key, value) in &epoch.rows {
+            batch.put(key, value.as_deref());
+        }
+        self.apply_batch(batch, position, Some(epoch.digest))
+    }
+
+    /// Writes committed rows together with the changelog position they reach, and the digest that
+    /// all rows have then, if it is known.
+    ///
+    /// # Errors
+    /// As for [`Self::apply_epoch`].
+    pub fn apply_batch(
+        &self,
+        mut batch: Batch,
+        position: i64,
+        digest: Option<u64>,
+    ) -> Result<(), Error> {
+        self.put_standing(&mut batch.0, position, digest);
+        self.write(|| WriteBatch::from_data(batch.0.data()))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
+        let mut batch = Batch::default();
+        for (key, value) in rows {
+            batch.put(key, value.as_deref());
+        }
+        self.apply_batch(batch, position, None)
+    }
+
+    /// Writes a batch, and makes it again if RocksDB cannot take it yet because its memory is full.
+    /// RocksDB itself must not wait for that: in 11.8, a writer that waits and RocksDB's own recovery
+    /// from a full disk wait for each other for ever.
+    fn write(&self, make: impl Fn() -> WriteBatch) -> Result<(), Error> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        options.set_no_slowdown(true);
+        loop {
+            match self.db.write_opt(make(), &options) {
+                Ok(()) => break,
+                Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => {
+                    std::thread::sleep(WRITE_AGAIN_AFTER);
+                }
+                Err(error) => return Err(self.error(error)),
+            }
+        }
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Calls `visit` for each row from `from` on whose key has the same first byte, in order, until
+    /// it returns `false`. A consistent view of one moment.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn scan(
+        &self,
+        from: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let Some(&prefix) = from.first() else {
+            return Ok(());
+        };
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound(vec![prefix + 1]);
+        let rows = self
+            .db
+            .iterator_opt(IteratorMode::From(from, Direction::Forward), options);
+        for row in rows {
+            let (key, value) = row.map_err(|e| self.error(e))?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings everything to disk, so that a restart replays nothing of it.
+    ///
+    /// # Errors
+    /// What RocksDB says; then nothing is lost, and the next call tries again.
+    pub fn flush(&self) -> Result<(), Error> {
+        let complete_ms = self.complete_ms.load(Ordering::Acquire);
+        let said_ms = self.complete_on_disk_ms.load(Ordering::Acquire);
+        let say = complete_ms.saturating_sub(said_ms) >= SAY_COMPLETE_EVERY_MS;
+        if !say && !self.dirty.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.say_complete(complete_ms)?;
+        // What is written from here on may or may not be part of it: it makes the store dirty again.
+        self.dirty.store(false, Ordering::Release);
+        let families = [self.family("default"), self.meta()];
+        let options = rocksdb::FlushOptions::default();
+        match self.db.flush_cfs_opt(&families, &options) {
+            Ok(()) => {
+                self.complete_on_disk_ms
+                    .store(complete_ms, Ordering::Release);
+                Ok(())
+            }
+            Err(error) => {
+                self.dirty.store(true, Ordering::Release);
+                Err(self.error(error))
+            }
+        }
+    }
+
+    /// Flushes if the store has changed and its last flush is a while ago.
+    ///
+    /// # Errors
+    /// As for [`Self::flush`].
+    pub fn flush_if_due(&self) -> Result<(), Error> {
+        {
+            let flushed = self.flushed.lock();
+            let mut flushed = flushed.unwrap_or_else(std::sync::PoisonError::into_inner);
+            if flushed.elapsed() < FLUSH_EVERY {
+                return Ok(());
+            }
+            *flushed = Instant::now();
+        }
+        self.flush()
+    }
+
+    pub(crate) fn corrupt(&self, key: &[u8], what: String) -> Error {
+        Error::Corrupt {
+            path: self.path.clone(),
+            key: String::from_utf8_lossy(key).into_owned(),
+            what,
+        }
+    }
+
+    /// What to say if it is needed closed and somebody still has it.
+    pub(crate) fn still_open(&self) -> Error {
+        Error::Locked {
+            path: self.path.clone(),
+            here: true,
+        }
+    }
+
+    fn damaged(&self, what: String) -> Error {
+        let error = Error::Damaged {
+            path: self.path.clone(),
+            what,
+        };
+        self.remember(&error);
+        error
+    }
+
+    fn error(&self, source: rocksdb::Error) -> Error {
+        let error = Error::RocksDb {
+            path: self.path.clone(),
+            source,
+        };
+        self.remember(&error);
+        error
+    }
+
+    /// Leaves word for the next opening that the files are damaged: RocksDB finds that only when it
+    /// reads the place again.
+    fn remember(&self, error: &Error) {
+        if !self.shared.on_disk || error.trouble() != Trouble::Broken {
+            return;
+        }
+        if let Err(error) = std::fs::write(self.path.join(BROKEN), error.to_string()) {
+            // Whoever opens the store finds the damage again, only later.
+            tracing::warn!(store = %self.path.display(), %error, "cannot mark the store as broken");
+        }
+    }
+
+    fn meta(&self) -> &ColumnFamily {
+        self.family(META)
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        // Both families are opened with the database; RocksDB has no way to lose one.
+        self.db
+            .cf_handle(name)
+            .unwrap_or_else(|| unreachable!("column family {name} was opened"))
+    }
+}
+
+/// `key` under `prefix`.
+#[must_use]
+pub fn row_key(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + key.len());
+    row.push(prefix);
+    row.extend_from_slice(key);
+    row
+}
