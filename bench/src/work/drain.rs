@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::waiting::all_committed;
-use crate::input::{Sender, Shape};
+use crate::input::{Backlog, Sender, Shape};
 use crate::lab::Lab;
 use crate::machine::Usage;
 use crate::progress::Progress;
@@ -81,10 +81,14 @@ pub async fn run(lab: &Lab, args: &Args) -> Result<()> {
         disorder: false,
     };
     let progress = Progress::of(args.rounds * variants.len());
+    progress.now(&format!("generating {} reports", shape.reports));
+    let sender = Sender::to(&lab.application("drain")?).await?;
+    let backlog = tokio::task::block_in_place(|| Backlog::new(&shape, &sender))?;
+    drop(sender);
     let mut runs = Vec::new();
     for _ in 0..args.rounds {
         for variant in &variants {
-            let drained = drain(lab, variant, &shape, &progress).await?;
+            let drained = drain(lab, variant, &backlog, &progress).await?;
             progress.done(&format!(
                 "{}: {:.0} reports/s, {:.2} CPU-s per million",
                 drained.variant, drained.per_second, drained.cpu_s_per_million
@@ -146,26 +150,23 @@ fn parse(system: System, text: &str) -> Result<Variant> {
 async fn drain(
     lab: &Lab,
     variant: &Variant,
-    shape: &Shape,
+    backlog: &Backlog,
     progress: &Progress,
 ) -> Result<Drained> {
-    progress.now(&format!(
-        "{}: filling the source topic with {} reports",
-        variant.name, shape.reports
-    ));
+    let reports = backlog.len();
+    progress.now(&format!("{}: filling the source topic", variant.name));
     let app = lab.application("drain")?;
     lab.source_topic(&app).await?;
     let sender = Sender::to(&app).await?;
-    let now_ms = jiff::Timestamp::now().as_millisecond();
-    tokio::task::block_in_place(|| sender.send_all(shape.reports(now_ms)))?;
+    tokio::task::block_in_place(|| backlog.send(&sender))?;
     drop(sender);
     progress.now(&format!("{}: draining", variant.name));
     let mut instance = variant.start(lab, &app, "a")?;
     instance.url().await?;
     let begun = reached(&instance, 1).await?;
     let broker = broker(lab).await?;
-    let half = reached(&instance, shape.reports / 2).await?;
-    reached(&instance, shape.reports).await?;
+    let half = reached(&instance, reports / 2).await?;
+    reached(&instance, reports).await?;
     all_committed(&app, PATIENCE).await?;
     let (ended, usage) = (Instant::now(), instance.usage()?);
     let broker_after = self::broker(lab).await?;
@@ -175,14 +176,14 @@ async fn drain(
     Ok(Drained {
         variant: variant.name.clone(),
         seconds,
-        per_second: (shape.reports - begun.records) as f64 / seconds,
+        per_second: (reports - begun.records) as f64 / seconds,
         cpu_s_per_million: (usage.cpu_s - begun.usage.cpu_s)
-            / million(shape.reports - begun.records),
+            / million(reports - begun.records),
         second_half_cpu_s_per_million: (usage.cpu_s - half.usage.cpu_s)
-            / million(shape.reports - half.records),
+            / million(reports - half.records),
         broker_cpu_s_per_million: match (broker, broker_after) {
             (Some(before), Some(after)) => {
-                (after.cpu_s - before.cpu_s) / million(shape.reports - begun.records)
+                (after.cpu_s - before.cpu_s) / million(reports - begun.records)
             }
             _ => 0.0,
         },
