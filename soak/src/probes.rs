@@ -78,7 +78,7 @@ impl Probes {
         of_partition.filter_map(|probe| probe.seen_ms).min()
     }
 
-    /// The longest time that a probe of this partition took which was under way between these moments.
+    /// The longest time within these moments that a probe of this partition was under way.
     pub fn longest_ms(&self, partition: usize, from_ms: i64, to_ms: i64) -> i64 {
         let now_ms = now_ms();
         let sent = self.lock();
@@ -88,7 +88,8 @@ impl Probes {
         let under_way = of_partition
             .rev()
             .take_while(|probe| probe.seen_ms.is_none_or(|seen_ms| seen_ms >= from_ms));
-        let times = under_way.map(|probe| probe.seen_ms.unwrap_or(now_ms) - probe.sent_ms);
+        let times =
+            under_way.map(|probe| probe.seen_ms.unwrap_or(now_ms) - probe.sent_ms.max(from_ms));
         times.max().unwrap_or(0)
     }
 
@@ -227,6 +228,7 @@ mod tests {
         ];
         assert_eq!(probes.longest_ms(0, 150, 400), 700);
         assert_eq!(probes.longest_ms(0, 100, 120), 10);
+        assert_eq!(probes.longest_ms(0, 500, 600), 400);
         assert_eq!(probes.longest_ms(0, 950, 2000), 10);
         assert_eq!(probes.longest_ms(1, 150, 2000), 10);
         assert_eq!(probes.served_ms(0, 150), Some(900));

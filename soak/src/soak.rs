@@ -53,19 +53,15 @@ pub async fn run(options: &Options, seed: u64) -> Result<Report> {
     };
     // Waiting for conditions is not `Send`, so the faults share one thread; what takes long is not done on it.
     let ran = LocalSet::new().run_until(run.all(options, seed)).await;
-    let unfinished = ran.is_err();
-    if unfinished || !run.findings.is_empty() {
-        run.keep(&folder).await;
-        println!(
-            "the folder with states, logs, plan, findings and topics is kept: {}",
-            folder.display()
-        );
-    }
     run.world.probes.end();
     let report = std::mem::take(&mut run.report);
-    match Arc::try_unwrap(run.world) {
-        Ok(mut world) if unfinished || !run.findings.is_empty() => world.app.keep(),
-        _ => {}
+    if ran.is_err() || !run.findings.is_empty() {
+        run.keep(&folder).await;
+    } else if !options.keep {
+        // Nobody writes to it any more.
+        drop(run);
+        let removed = std::fs::remove_dir_all(&folder);
+        removed.with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     ran.map(|()| report)
 }
@@ -239,6 +235,10 @@ impl Run {
         if let Err(error) = kept {
             println!("not everything could be kept: {error:#}");
         }
+        println!(
+            "states, logs, faults, findings and topics are kept in {}",
+            folder.display()
+        );
     }
 }
 

@@ -115,9 +115,8 @@ impl World {
         };
         let (kafka, registry) = tokio::try_join!(Kafka::start(brokers), Registry::start())?;
         let mut app = Application::at("soak", kafka.bootstrap(), registry.url())?;
-        if options.keep {
-            app.keep();
-        }
+        // Whoever finds nothing removes it; see the end of the run.
+        app.keep();
         let partitions = u32::from(options.partitions);
         let client = client::Args {
             bootstrap_servers: kafka.bootstrap().to_owned(),

@@ -2,6 +2,7 @@
 //! them.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -12,8 +13,9 @@ use common::topics::{self, Spec};
 use e2e::{Application, PATIENCE, story, until};
 use engine::restore::{self, Done, Job, Phase, Standing, Stores};
 use engine::store::{Batch, Shared, Store};
-use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 const CALL: Duration = Duration::from_secs(20);
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -28,6 +30,10 @@ struct Log {
 
 impl Log {
     async fn new(app: &Application) -> Result<Self> {
+        Self::with_policy(app, true).await
+    }
+
+    async fn with_policy(app: &Application, compact: bool) -> Result<Self> {
         let names = app.names();
         let spec = |name: &str, compact| Spec {
             name: name.to_owned(),
@@ -36,7 +42,7 @@ impl Log {
             compact,
             config: Vec::new(),
         };
-        let specs = [spec(&names.changelog, true), spec(&names.reports, false)];
+        let specs = [spec(&names.changelog, compact), spec(&names.reports, false)];
         topics::ensure(&kafka(app).client("e2e"), &specs, 1, CALL).await?;
         let producer: BaseProducer = ClientConfig::new()
             .set("bootstrap.servers", app.bootstrap())
@@ -210,8 +216,9 @@ async fn a_standby_keeps_up_becomes_active_and_comes_back() -> Result<()> {
         log.commit(60_300..60_400)?;
         restorer.ask(Job::Follow(0))?;
         restorer.stands("it keeps up again", no_lag).await?;
-        let seen = content(&store)?;
-        ensure!(seen == log.rows, "{} of {}", seen.len(), log.rows.len());
+        // What was read is written a moment later.
+        let look = async || Ok(content(&store)? == log.rows);
+        until("the rows are there", PATIENCE, look, |same| *same).await?;
         drop(store);
 
         restorer.ask(Job::Cancel(0))?;
@@ -256,6 +263,64 @@ async fn a_store_of_another_changelog_is_set_aside() -> Result<()> {
         ensure!(content(&store)? == log.rows);
         ensure!(folder.join("aside/0-1").exists());
         Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_deleted_from_the_changelog_are_missed_by_no_standby() -> Result<()> {
+    story("deleted", async |app| {
+        // Of a topic that is only compacted, brokers let nobody delete records.
+        let mut log = Log::with_policy(app, false).await?;
+        log.commit(0..100)?;
+        let restorer = Restorer::start(app)?;
+        restorer.ask(Job::Follow(0))?;
+        let no_lag = |s: &Standing| s.lag() == Some(0);
+        restorer.stands("it keeps up", no_lag).await?;
+        // It stands before an open transaction; meanwhile somebody deletes what it has not read.
+        log.write(100..200)?;
+        let mut to = TopicPartitionList::new();
+        to.add_partition_offset(&log.topic, 0, Offset::Offset(150))?;
+        let admin: AdminClient<_> = kafka(app).client("e2e").create()?;
+        let deleted = admin.delete_records(&to, &AdminOptions::new()).await?;
+        deleted.elements()[0].error()?;
+        let aside = app.folder().join("stores/aside/0-1");
+        let look = async || Ok(aside.exists());
+        until("the store is set aside", PATIENCE, look, |gone| *gone).await?;
+        log.producer.abort_transaction(CALL)?;
+        log.rows.clear();
+        log.commit(200..300)?;
+        restorer.ask(Job::Restore(0))?;
+        let (store, _) = restorer.restored()?;
+        ensure!(content(&store)? == log.rows, "what the changelog still has");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_on_a_full_disk_says_so() -> Result<()> {
+    story("full", async |app| {
+        let mut log = Log::new(app).await?;
+        log.commit(0..100)?;
+        let restorer = Restorer::start(app)?;
+        restorer.ask(Job::Follow(0))?;
+        let no_lag = |s: &Standing| s.lag() == Some(0);
+        restorer.stands("it keeps up", no_lag).await?;
+        // The next tables lead to where the kernel says that no space is left.
+        let store = app.folder().join("stores/0");
+        for number in 0..500 {
+            let table = store.join(format!("{number:06}.sst"));
+            if !table.exists() {
+                symlink("/dev/full", table)?;
+            }
+        }
+        restorer.ask(Job::Cancel(0))?;
+        match restorer.done.recv_timeout(PATIENCE)? {
+            Done::Failed(0, error) => ensure!(error.ends_the_instance(), "{error}"),
+            _ => bail!("the disk is full, and nobody says so"),
+        }
+        restorer.cancelled()
     })
     .await
 }

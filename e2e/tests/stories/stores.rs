@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -304,6 +305,50 @@ async fn a_restore_that_is_killed_on_the_way_ends_right() -> Result<()> {
         ensure!(restored < 0.5, "{restored} records read once more");
         ensure!(states(&b.api().await?, before.keys()).await? == before);
         ensure!(b.log().lines_with("set aside").is_empty());
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_ends_the_instance_and_loses_nothing() -> Result<()> {
+    story("full", async |app| {
+        let mut a = app.state_service("a", &FLAGS)?;
+        a.ready().await?;
+        let before = fill(app, &a, 40).await?;
+        ensure!(a.terminate().await? == 0, "{}", a.end_of_log());
+        // So that b stands still when it has opened its stores.
+        let open = Open::on_changelog(app).await?;
+        fill_changelog(app, 120_000).await?;
+        let mut b = app.state_service("b", &FLAGS)?;
+        let waits = "a transaction is still open on the changelog";
+        let look = async || Ok(b.log().lines_with(waits).len());
+        until("b restores", PATIENCE, look, |lines| *lines == 2).await?;
+        for partition in ["0", "1"] {
+            // Where rows become tables; the kernel says that no space is left.
+            let table = stores(app, "b", app.id())
+                .join(partition)
+                .join("rows.ingest");
+            symlink("/dev/full", table)?;
+        }
+        open.abort().await?;
+        let ended = until("b has ended", PATIENCE, async || b.ended(), Option::is_some);
+        let code = ended.await.with_context(|| b.end_of_log())?;
+        ensure!(code == Some(1), "exit code {code:?}");
+        let said = b.log().text();
+        ensure!(said.contains("No space left on device"), "{said}");
+        ensure!(
+            said.contains("left the application"),
+            "not in order: {said}"
+        );
+
+        a.restart().await?;
+        a.ready().await?;
+        ensure!(states(&a.api().await?, before.keys()).await? == before);
+        ensure!(
+            a.log().lines_with("fenced").is_empty(),
+            "b has left in order"
+        );
         Ok(())
     })
     .await

@@ -28,6 +28,10 @@ pub use rows::{
 /// away, nobody suspects anybody.
 pub const SUSPECTED_AFTER: u32 = 4;
 
+/// A process that was replaced, but is heard as often as this since, is the living one. A dead one has
+/// one row under way, and its last.
+const ALIVE_AFTER: u32 = 4;
+
 /// What the plan in force wants of an instance for a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -55,6 +59,8 @@ pub struct Member {
     pub row: Row,
     /// Own beats of the observer since.
     silent_for: u32,
+    /// Incarnations that there were before, and how often each has been heard since.
+    former: BTreeMap<String, u32>,
 }
 
 /// What one instance knows from the two topics.
@@ -100,6 +106,9 @@ impl Cluster {
             self.members.remove(instance);
             return;
         };
+        if self.is_late(instance, &row) {
+            return;
+        }
         if instance == self.me {
             if row.incarnation == self.incarnation {
                 self.announced = true;
@@ -108,8 +117,35 @@ impl Cluster {
                 self.former_ids.clone_from(&row.transactional_ids);
             }
         }
-        let member = Member { row, silent_for: 0 };
+        let mut former = BTreeMap::new();
+        if let Some(before) = self.members.remove(instance) {
+            former = before.former;
+            if before.row.incarnation != row.incarnation {
+                former.insert(before.row.incarnation, 0);
+                former.remove(&row.incarnation);
+            }
+        }
+        let member = Member {
+            row,
+            silent_for: 0,
+            former,
+        };
         self.members.insert(instance.to_owned(), member);
+    }
+
+    /// Was the row sent by a dead process, and written only after a row of the next? What it says is
+    /// no longer so. Should the dead process's very first row come that late, it is the living one
+    /// that is taken for dead, until it has spoken often enough.
+    fn is_late(&mut self, instance: &str, row: &Row) -> bool {
+        if row.incarnation == self.incarnation {
+            return false;
+        }
+        let member = self.members.get_mut(instance);
+        let heard = member.and_then(|member| member.former.get_mut(&row.incarnation));
+        heard.is_some_and(|heard| {
+            *heard += 1;
+            *heard < ALIVE_AFTER
+        })
     }
 
     /// Time has passed, by the measure of the log: a beat of our own came back.

@@ -273,6 +273,38 @@ fn an_id_that_its_instance_no_longer_has_is_fenced() {
 }
 
 #[test]
+fn a_late_row_of_a_dead_process_says_nothing() {
+    // b restarts; a row that its former process had sent reaches the topic after the first row of the
+    // new one.
+    let mut a = cluster("a", &["b"]);
+    let mut late = row("b", 2);
+    late.status = Status::Left;
+    late.closed_for = PlanNumber::MAX;
+    let mut restarted = row("b", 1);
+    restarted.incarnation = "b-2".into();
+    a.on_row("b", Some(restarted.clone()));
+    a.on_row("b", Some(late));
+    let (_, row, is_present) = a.members().find(|(id, _, _)| *id == "b").unwrap();
+    assert_eq!((row, is_present), (&restarted, true));
+}
+
+#[test]
+fn whoever_goes_on_speaking_is_the_living_process() {
+    // The first row that b's dead process sent comes after the first row of the new one.
+    let mut a = cluster("a", &[]);
+    let mut living = row("b", 1);
+    living.incarnation = "b-2".into();
+    a.on_row("b", Some(living.clone()));
+    a.on_row("b", Some(row("b", 1)));
+    for beat in 2..2 + u64::from(ALIVE_AFTER) {
+        living.beat = beat;
+        a.on_row("b", Some(living.clone()));
+    }
+    let (_, row, is_present) = a.members().find(|(id, _, _)| *id == "b").unwrap();
+    assert_eq!((row, is_present), (&living, true));
+}
+
+#[test]
 fn what_nobody_else_has_waits_for_its_owner() {
     let mut a = cluster("a", &["b"]);
     let mut large = row("b", 1);

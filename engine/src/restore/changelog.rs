@@ -32,6 +32,16 @@ impl Ends {
     }
 }
 
+/// The committed end, of the two offsets that librdkafka names for it and the start, the smaller one
+/// first: when records were deleted up to within an open transaction, that is the end.
+fn stable(low: i64, committed: (i64, i64)) -> i64 {
+    if committed.0 < low {
+        committed.0
+    } else {
+        committed.1
+    }
+}
+
 /// Two consumers: one reads committed records, the other only asks where the end is.
 pub(super) struct Changelog {
     fetcher: Fetcher,
@@ -83,19 +93,19 @@ impl Changelog {
     fn ask_for_ends(&self, partition: u32) -> anyhow::Result<Ends> {
         let number = i32::try_from(partition)?;
         // In this order: what was open at `high` is resolved if `stable` is not before it.
-        let asked = self
+        let (low, high) = self
             .uncommitted
             .fetch_watermarks(&self.topic, number, CALL)
             .context("end of the changelog")?;
-        let (low, stable) = self
+        let committed = self
             .fetcher
             .consumer()
             .fetch_watermarks(&self.topic, number, CALL)
             .context("committed end of the changelog")?;
         Ok(Ends {
             low,
-            stable,
-            high: asked.1,
+            stable: stable(low, committed),
+            high,
         })
     }
 
@@ -135,5 +145,26 @@ impl Changelog {
             Offset::Offset(offset) => offset,
             _ => 0,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_end_may_be_before_the_start() {
+        let cases = [
+            (0, (0, 9), 9),
+            (5, (5, 9), 9),
+            // Deleted meanwhile: the start was asked for first.
+            (5, (7, 9), 9),
+            (9, (9, 9), 9),
+            // Deleted up to 150; a transaction is open at 101.
+            (150, (101, 150), 101),
+        ];
+        for (low, committed, expected) in cases {
+            assert_eq!(stable(low, committed), expected, "{low}, {committed:?}");
+        }
     }
 }

@@ -6,7 +6,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::{
     begin::{Begin, by_tables, where_to_begin},
-    restorer::{Again, Restorer, Tracked},
+    restorer::{Restorer, Tracked},
     work::{Aim, Work},
 };
 use crate::fetch::Fetched;
@@ -150,7 +150,8 @@ impl Restorer {
         for (partition, tracked) in &mut self.tracked {
             if std::mem::take(&mut tracked.work.reading) {
                 self.changelog.stop_reading(*partition);
-                tracked.again = Again::at(now);
+                // If it is read from the same place again, it is lost again.
+                tracked.again.failed(now);
             }
         }
     }

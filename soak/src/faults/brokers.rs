@@ -10,7 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use tokio::time::sleep;
 
 use super::Kind;
-use super::inject::{Told, flowing};
+use super::inject::{Told, served};
+use crate::now_ms;
 use crate::plan::Step;
 use crate::world::World;
 
@@ -60,7 +61,9 @@ async fn kill_leader(world: &World, kafka: &Kafka, step: &Step) -> Result<Told> 
     let broker = usize::try_from(leader - 1).context("the partition has no leader")?;
     kafka.kill_broker(broker).await?;
     let all: Vec<u32> = (0..u32::try_from(partitions)?).collect();
-    let without = flowing(world, &all).await;
+    let since_ms = now_ms();
+    let look = async || served(world, &all, since_ms);
+    let without = eventually("it goes on without that broker", PATIENCE * 3, look).await;
     sleep(step.lasts).await;
     kafka.start_broker(broker).await?;
     without?;

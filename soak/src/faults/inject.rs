@@ -258,20 +258,23 @@ async fn shares(world: &World, name: &str) -> Result<()> {
 /// They do not in time.
 pub async fn flowing(world: &World, partitions: &[u32]) -> Result<()> {
     let since_ms = now_ms();
-    let look = async || {
-        for partition in partitions {
-            let served = world
-                .probes
-                .served_ms(usize::try_from(*partition)?, since_ms);
-            ensure!(
-                served.is_some(),
-                "nothing comes out of partition {partition}"
-            );
-        }
-        Ok(())
-    };
     let what = format!("the partitions {partitions:?} are processed again");
+    let look = async || served(world, partitions, since_ms);
     world.eventually(&what, PATIENCE * 2, look).await
+}
+
+/// Have probes that were sent at `since_ms` or later come through on these partitions?
+///
+/// # Errors
+/// Not yet.
+pub fn served(world: &World, partitions: &[u32], since_ms: i64) -> Result<()> {
+    for partition in partitions {
+        let seen = world
+            .probes
+            .served_ms(usize::try_from(*partition)?, since_ms);
+        ensure!(seen.is_some(), "nothing comes out of partition {partition}");
+    }
+    Ok(())
 }
 
 fn longest(world: &World, partitions: &[u32], from_ms: i64, to_ms: i64) -> Option<i64> {
@@ -292,7 +295,7 @@ fn untouched(
     to_ms: i64,
 ) -> Option<i64> {
     // What was broken shortly before may have left a pause that was still under way.
-    let troubles = world.troubles_between(from_ms - 2_000, to_ms);
+    let troubles = world.troubles_between(from_ms - 5_000, to_ms);
     let victims: Option<Vec<String>> = troubles.into_iter().map(|t| t.victim).collect();
     let victims = victims?;
     let owner = |cluster: &Cluster, partition: u32| {

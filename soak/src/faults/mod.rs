@@ -133,17 +133,14 @@ impl Fault {
             (0, 0),
         ),
         fault(Kind::DropProduce, "drop-produce", "answers", 5, (0, 0)),
-        Fault {
-            // It needs an instance that starts, and so kills one.
-            weight: 3,
-            ..fault(
-                Kind::DropInitProducerId,
-                "drop-init-producer-id",
-                "answers",
-                3,
-                (0, 0),
-            )
-        },
+        // It needs an instance that starts, and so kills one.
+        fault(
+            Kind::DropInitProducerId,
+            "drop-init-producer-id",
+            "answers",
+            3,
+            (0, 0),
+        ),
         fault(
             Kind::BrokerRestart,
             "broker-restart",
@@ -164,10 +161,8 @@ impl Fault {
             ..fault(Kind::LeaderKill, "leader-kill", "brokers", 3, (0, 3_000))
         },
         fault(Kind::SlowDisk, "slow-disk", "disk", 5, (500, 3_000)),
-        Fault {
-            on: false,
-            ..fault(Kind::FullDisk, "full-disk", "disk", 4, (0, 1_000))
-        },
+        // Seldom: a service notices only when it writes, which may take half a minute.
+        fault(Kind::FullDisk, "full-disk", "disk", 1, (0, 1_000)),
         Fault {
             on: false,
             ..fault(Kind::CorruptStore, "corrupt-store", "disk", 4, (0, 500))
