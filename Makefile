@@ -1,7 +1,7 @@
 # Needs Rust, make and git; `make setup` sees to the rest. CARGO_TARGET_DIR, ROCKSDB_LIB_DIR and CI are honoured.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup env test demo deny
+.PHONY: help setup env test demo soak deny
 
 help: ## Show this list
 	@echo 'make TARGET, where TARGET is one of'
@@ -18,6 +18,9 @@ test: setup ## Check format and lints, build, and run every test, those on real 
 
 demo: setup ## Start real servers and the services, and watch an attack being voted on and mailed
 	@scripts/demo.sh
+
+soak: setup ## Break a cluster on purpose and check every record (SOAK_ARGS="--minutes 10 --seed 7")
+	@scripts/soak.sh $(SOAK_ARGS)
 
 deny: ## Check licences, advisories and sources of all dependencies (needs cargo-deny)
 	@command -v cargo-deny >/dev/null || { echo 'cargo-deny is missing: cargo install cargo-deny --locked (some minutes)' >&2; exit 1; }

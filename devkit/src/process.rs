@@ -34,6 +34,8 @@ pub struct Program {
     pub executable: PathBuf,
     /// Its arguments.
     pub arguments: Vec<String>,
+    /// Variables that it gets besides those of this process.
+    pub environment: Vec<(String, String)>,
     /// The folder it runs in.
     pub folder: PathBuf,
     /// Where its output goes, appended.
@@ -69,6 +71,12 @@ impl Process {
             .arg(program.leftover.as_deref().unwrap_or(Path::new("")))
             .arg(&program.executable)
             .args(&program.arguments)
+            .envs(
+                program
+                    .environment
+                    .iter()
+                    .map(|(name, value)| (name, value)),
+            )
             .current_dir(&program.folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -53,6 +53,7 @@ impl Registry {
             name: "schema registry".to_owned(),
             executable: java.executable,
             arguments: arguments(&application, &folder, &ports),
+            environment: Vec::new(),
             log: folder.join("registry.log"),
             leftover: home.leftover(),
             folder,

@@ -130,6 +130,17 @@ pub struct Task {
     pub owner: Option<String>,
     /// Does the owner process it already?
     pub running: bool,
+    /// Who follows it.
+    pub standbys: Vec<Standby>,
+}
+
+/// Who follows a partition.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Standby {
+    /// The instance.
+    pub instance: String,
+    /// How many changelog records it lacks; `None` before it has told.
+    pub lag: Option<i64>,
 }
 
 impl Cluster {

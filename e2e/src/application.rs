@@ -99,15 +99,34 @@ impl Application {
     /// # Errors
     /// It is not built, or no process can be made.
     pub fn state_service(&self, name: &str, flags: &Pairs<'_>) -> Result<Service> {
-        let state = self.folder().join(format!("{name}.state"));
-        let state = state.display().to_string();
+        self.state_service_in(name, flags, &[])
+    }
+
+    /// The folder in which [`Self::state_service`] keeps the state of instance `name`.
+    pub fn state_dir(&self, name: &str) -> PathBuf {
+        self.folder().join(format!("{name}.state"))
+    }
+
+    /// [`Self::state_service`] with these variables in its environment.
+    ///
+    /// # Errors
+    /// It is not built, or no process can be made.
+    pub fn state_service_in(
+        &self,
+        name: &str,
+        flags: &Pairs<'_>,
+        environment: &[(String, String)],
+    ) -> Result<Service> {
+        let state = self.state_dir(name).display().to_string();
         let mut defaults = self.connection();
         defaults.extend([
             ("listen", "127.0.0.1:0"),
             ("instance-id", name),
             ("state-dir", &state),
         ]);
-        Service::start(self.plan(name, "state-service", command_line(&defaults, flags)))
+        let mut plan = self.plan(name, "state-service", command_line(&defaults, flags));
+        plan.environment = environment.to_vec();
+        Service::start(plan)
     }
 
     /// Starts a notifier that mails through `smtp_url` whom `routes`, the text of a routes file, names.
@@ -181,6 +200,7 @@ impl Application {
             name: name.to_owned(),
             program,
             arguments,
+            environment: Vec::new(),
             folder: self.folder().to_owned(),
         }
     }

@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     /// The executable.
     pub(crate) program: &'static str,
     pub(crate) arguments: Vec<String>,
+    /// Variables besides those of this process.
+    pub(crate) environment: Vec<(String, String)>,
     /// Where its log goes.
     pub(crate) folder: PathBuf,
 }
@@ -30,6 +32,7 @@ impl Plan {
             name: format!("{} {}", self.program, self.name),
             executable: binary(self.program)?,
             arguments: self.arguments.clone(),
+            environment: self.environment.clone(),
             folder: self.folder.clone(),
             log: log.path().to_owned(),
             leftover: Some(self.folder.clone()),

@@ -93,6 +93,7 @@ pub(super) fn layout(
             name: format!("Kafka broker {id}"),
             executable: java.executable.clone(),
             arguments: jvm.into_iter().chain(rest).collect(),
+            environment: Vec::new(),
             log: folder.join("server.log"),
             leftover: home.leftover(),
             folder,

@@ -4,6 +4,7 @@ fn program(folder: &Path, script: &str) -> Program {
     Program {
         name: "a script".to_owned(),
         executable: "sh".into(),
+        environment: Vec::new(),
         arguments: vec!["-c".to_owned(), script.to_owned()],
         folder: folder.to_owned(),
         log: folder.join("log"),

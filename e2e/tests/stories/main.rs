@@ -7,6 +7,7 @@ mod cluster;
 mod config;
 mod connections;
 mod mail;
+mod million;
 mod mistakes;
 mod outages;
 mod python;
@@ -14,6 +15,7 @@ mod registry;
 mod rest;
 mod restorer;
 mod sample;
+mod standbys;
 mod stores;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};

@@ -1,0 +1,82 @@
+//! A crash of an instance with a million objects costs what was written since the last flush, no more.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use common::schema::SiteAttackVerdict::Clear;
+use e2e::{PATIENCE, Service, story, until};
+
+use crate::report;
+
+const OBJECTS: &str = "1000000";
+const CHANGED: usize = 200;
+/// For a debug build, on a machine that does other things too.
+const LOADING: Duration = Duration::from_mins(5);
+
+async fn processed(service: &Service, at_least: f64, patience: Duration) -> Result<()> {
+    let look = async || {
+        let metrics = service.metrics().await?;
+        Ok(metrics.sum("records_processed_total", &[]))
+    };
+    until("the reports are processed", patience, look, |n| {
+        *n >= at_least
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_with_a_million_objects_replays_the_delta_only() -> Result<()> {
+    story("million", async |app| {
+        let flags = [("quorum", "1"), ("freshness", "24h")];
+        let mut service = app.state_service("a", &flags)?;
+        service.ready().await?;
+        let load = [
+            "simulate",
+            "--agents",
+            "1",
+            "--objects",
+            OBJECTS,
+            "--count",
+            OBJECTS,
+            "--rate",
+            "max",
+            "--attacked",
+            "0",
+            "--false-positives",
+            "0",
+            "--reordered",
+            "0",
+            "--repeated",
+            "0",
+        ];
+        app.agents("load", &load)?.finished().await?;
+        processed(&service, 1e6, LOADING).await?;
+        // A stop in order flushes. What comes after the restart is not flushed for thirty seconds.
+        ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+        service.restart().await?;
+        service.ready().await?;
+        let restored = service.metrics().await?.sum("restored_records_total", &[]);
+        ensure!(
+            restored < 0.5,
+            "{restored} records restored after a stop in order"
+        );
+
+        let topics = app.topics()?;
+        for number in 1..=CHANGED {
+            let id = format!("site-{number:04}.example.com");
+            topics.report(&report(&id, "waf-2", Clear, 1)).await?;
+        }
+        processed(&service, 200.0, PATIENCE).await?;
+        service.kill().await?;
+        service.restart().await?;
+        service.ready().await?;
+        let restored = service.metrics().await?.sum("restored_records_total", &[]);
+        ensure!(
+            (restored - 200.0).abs() < 0.5,
+            "{restored} records restored, not the {CHANGED} written since the flush"
+        );
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,258 @@
+//! Every store on disk is the changelog up to the position that it claims, row for row; and of each partition one
+//! store at least has come to the changelog's end.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options};
+
+use super::{
+    Class, Finding,
+    changelog::{Changelog, Rows},
+};
+
+const CHECK: &str = "stores";
+
+/// A store as it is on disk.
+#[derive(Debug)]
+pub struct Dump {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Its partition.
+    pub partition: i32,
+    /// The changelog position that it claims.
+    pub position: i64,
+    /// Its rows.
+    pub rows: Rows,
+}
+
+/// Opens all stores below these state directories, which nobody uses any more. What cannot be read is a finding.
+///
+/// # Errors
+/// A directory cannot be listed.
+pub fn read(states: &[PathBuf]) -> Result<(Vec<Dump>, Vec<Finding>)> {
+    let mut dumps = Vec::new();
+    let mut findings = Vec::new();
+    for state in states {
+        // <state>/<application>/<slot>/stores/<partition>
+        for slot in folders(state)?
+            .iter()
+            .flat_map(|app| folders(app))
+            .flatten()
+        {
+            for path in folders(&slot.join("stores"))? {
+                let name = path.file_name().and_then(|name| name.to_str());
+                // Anything else was set aside by the service.
+                let Some(partition) = name.and_then(|name| name.parse().ok()) else {
+                    continue;
+                };
+                match dump(&path, partition) {
+                    Ok(dump) => dumps.push(dump),
+                    Err(error) => {
+                        let what = format!("{}: {error:#}", path.display());
+                        findings.push(Finding::new(Class::Wrong, CHECK, what));
+                    }
+                }
+            }
+        }
+    }
+    Ok((dumps, findings))
+}
+
+fn folders(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("{}", path.display()))?;
+    let mut folders: Vec<_> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.is_dir())
+        .collect();
+    folders.sort();
+    Ok(folders)
+}
+
+fn dump(path: &Path, partition: i32) -> Result<Dump> {
+    let options = Options::default();
+    let names = DB::list_cf(&options, path)?;
+    let families = names
+        .iter()
+        .map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
+    let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
+    let meta = db
+        .cf_handle("meta")
+        .context("there is no column family meta")?;
+    let position = db.get_cf(meta, b"position")?;
+    let position = match position {
+        None => 0,
+        Some(bytes) => {
+            let bytes = bytes
+                .try_into()
+                .ok()
+                .context("the position is not 8 bytes")?;
+            i64::from_be_bytes(bytes)
+        }
+    };
+    let mut rows = Rows::new();
+    for row in db.iterator(IteratorMode::Start) {
+        let (key, value) = row?;
+        rows.insert(key.into(), value.into());
+    }
+    Ok(Dump {
+        path: path.to_owned(),
+        partition,
+        position,
+        rows,
+    })
+}
+
+/// Compares stores with the changelog, which has been read to its end.
+pub fn check(dumps: &[Dump], changelog: &Changelog) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut complete = HashSet::new();
+    for dump in dumps {
+        let end = changelog.end(dump.partition);
+        let place = dump.path.display();
+        if dump.position >= end {
+            complete.insert(dump.partition);
+        }
+        let expected = changelog.at(dump.partition, dump.position);
+        for (class, what) in differences(dump, &expected, changelog) {
+            let what = format!("{place}, position {} of {end}: {what}", dump.position);
+            findings.push(Finding::new(class, CHECK, what));
+        }
+    }
+    for (partition, _) in changelog.compacted() {
+        if !complete.contains(&partition) {
+            let of_partition = dumps.iter().filter(|dump| dump.partition == partition);
+            let positions: BTreeMap<_, _> = of_partition.map(|d| (&d.path, d.position)).collect();
+            let what = format!(
+                "no store of partition {partition} has come to the changelog's end {}: {positions:?}",
+                changelog.end(partition)
+            );
+            findings.push(Finding::new(Class::Lost, CHECK, what));
+        }
+    }
+    findings
+}
+
+/// The rows that differ: the first of each kind, and how many there are.
+fn differences(dump: &Dump, expected: &Rows, changelog: &Changelog) -> Vec<(Class, String)> {
+    let name = |key: &[u8]| String::from_utf8_lossy(key).into_owned();
+    let written = |key: &[u8]| {
+        let row = changelog.last_row(dump.partition, key, dump.position);
+        row.map_or_else(
+            || "never".to_owned(),
+            |row| format!("at offset {}", row.offset),
+        )
+    };
+    let missing: Vec<_> = expected
+        .keys()
+        .filter(|k| !dump.rows.contains_key(*k))
+        .collect();
+    let stray: Vec<_> = dump
+        .rows
+        .keys()
+        .filter(|k| !expected.contains_key(*k))
+        .collect();
+    let other: Vec<_> = expected
+        .iter()
+        .filter(|(key, value)| dump.rows.get(*key).is_some_and(|found| found != *value))
+        .map(|(key, _)| key)
+        .collect();
+    let kinds = [
+        (Class::Lost, "rows are missing", missing),
+        (Class::Wrong, "rows should not be there", stray),
+        (Class::Wrong, "rows have another value", other),
+    ];
+    let odd = kinds.into_iter().filter_map(|(class, what, keys)| {
+        let first = keys.first()?;
+        Some((
+            class,
+            format!(
+                "{} {what}, the first is {:?}, written last {}",
+                keys.len(),
+                name(first),
+                written(first)
+            ),
+        ))
+    });
+    odd.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use e2e::topics::Record;
+
+    use super::*;
+
+    fn changelog() -> Changelog {
+        let row = |offset, key: &str, value: Option<&str>| Record {
+            partition: 0,
+            offset,
+            key: Some(key.as_bytes().to_vec()),
+            value: value.map(|v| v.as_bytes().to_vec()),
+            timestamp_ms: None,
+        };
+        let mut changelog = Changelog::default();
+        changelog.add(vec![
+            row(0, "oa", Some("1")),
+            row(1, "ob", Some("1")),
+            row(3, "oa", None),
+            row(5, "ob", Some("2")),
+        ]);
+        changelog
+    }
+
+    fn dump(position: i64, rows: &[(&str, &str)]) -> Dump {
+        let row = |&(key, value): &(&str, &str)| (key.as_bytes().into(), value.as_bytes().into());
+        Dump {
+            path: "store/0".into(),
+            partition: 0,
+            position,
+            rows: rows.iter().map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn a_store_is_the_changelog_up_to_its_position() {
+        let end = || dump(6, &[("ob", "2")]);
+        for (name, dumps, classes) in [
+            ("the end", vec![end()], vec![]),
+            (
+                "a prefix besides",
+                vec![end(), dump(2, &[("oa", "1"), ("ob", "1")])],
+                vec![],
+            ),
+            (
+                "only a prefix",
+                vec![dump(4, &[("ob", "1")])],
+                vec![Class::Lost],
+            ),
+            ("a missing row", vec![dump(6, &[])], vec![Class::Lost]),
+            (
+                "a row too many",
+                vec![dump(6, &[("oa", "1"), ("ob", "2")])],
+                vec![Class::Wrong],
+            ),
+            (
+                "ahead of its position",
+                vec![end(), dump(5, &[("ob", "2")])],
+                vec![Class::Wrong],
+            ),
+            (
+                "behind its position",
+                vec![dump(6, &[("ob", "1")])],
+                vec![Class::Wrong],
+            ),
+        ] {
+            let found: Vec<_> = check(&dumps, &changelog())
+                .iter()
+                .map(|f| f.class)
+                .collect();
+            assert_eq!(found, classes, "{name}");
+        }
+    }
+}
