@@ -102,7 +102,7 @@ pub async fn ensure(
             );
         }
         if existed {
-            check_policy(&admin, spec, &options).await?;
+            check_policy(&admin, spec, &options, timeout).await?;
         }
         counts.push(count);
     }
@@ -171,29 +171,49 @@ async fn check_policy(
     admin: &AdminClient<DefaultClientContext>,
     spec: &Spec,
     options: &AdminOptions,
+    timeout: Duration,
 ) -> anyhow::Result<()> {
+    let deadline = tokio::time::Instant::now() + timeout;
+    // The broker that is asked may not have heard yet of a topic that somebody creates at this moment.
+    let found = loop {
+        let found = cleanup_policy(admin, spec, options).await?;
+        if !found.is_empty() || tokio::time::Instant::now() > deadline {
+            break found;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let fits = found.split(',').any(|p| p == "compact") == spec.compact;
+    if !fits {
+        bail!(
+            "topic {} has cleanup.policy={found} and must have {}: set it with kafka-configs, \
+             or choose another application id",
+            spec.name,
+            policy(spec.compact)
+        );
+    }
+    Ok(())
+}
+
+/// What the brokers say of a topic's `cleanup.policy`; empty if they say nothing.
+async fn cleanup_policy(
+    admin: &AdminClient<DefaultClientContext>,
+    spec: &Spec,
+    options: &AdminOptions,
+) -> anyhow::Result<String> {
     let described = admin
         .describe_configs(&[ResourceSpecifier::Topic(&spec.name)], options)
         .await
         .with_context(|| format!("cannot read the settings of topic {}", spec.name))?;
+    let mut found = String::new();
     for resource in described {
         let resource =
             resource.map_err(|code| anyhow::anyhow!("settings of topic {}: {code}", spec.name))?;
-        let found = resource
-            .get("cleanup.policy")
+        let entry = resource.get("cleanup.policy");
+        found = entry
             .and_then(|entry| entry.value.clone())
             .unwrap_or_default();
-        let fits = found.split(',').any(|p| p == "compact") == spec.compact;
-        if !fits {
-            bail!(
-                "topic {} has cleanup.policy={found} and must have {}: set it with kafka-configs, \
-                 or choose another application id",
-                spec.name,
-                policy(spec.compact)
-            );
-        }
     }
-    Ok(())
+    Ok(found)
 }
 
 /// Waits until topic `name` exists, for as long as that takes: for programs that use a topic and
