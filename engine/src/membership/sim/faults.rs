@@ -40,6 +40,8 @@ pub(super) struct Swarm {
     pub(super) partitions: u32,
     pub(super) workers: u32,
     pub(super) other_workers: bool,
+    /// Whoever starts finds the topics compacted.
+    pub(super) compact: u64,
     pub(super) standbys: usize,
     pub(super) acceptable_lag: i64,
     pub(super) grace_beats: u32,
@@ -61,7 +63,7 @@ pub(super) struct Swarm {
     pub(super) repeat_fences: u64,
     pub(super) slow_net: u64,
     pub(super) partial_reads: u64,
-    /// How late the rest comes of what is read in part.
+    /// For how long the plans stall after they were read in part.
     pub(super) lag: u64,
     pub(super) abort: u64,
     pub(super) give_up: u64,
@@ -72,15 +74,16 @@ impl Swarm {
         let kinds = KINDS.into_iter().filter(|_| random.one_in(2)).collect();
         let mut sometimes = |count: u64| if random.one_in(3) { count } else { 0 };
         let (lose_rows, repeat_rows, repeat_fences) = (sometimes(5), sometimes(5), sometimes(3));
-        let (slow_net, partial_reads) = (sometimes(30), sometimes(2));
+        let (slow_net, partial_reads) = (sometimes(30), sometimes(3));
         let (abort, give_up) = (sometimes(10), sometimes(20));
-        let other_workers = sometimes(1) == 1;
+        let (other_workers, compact) = (sometimes(1) == 1, sometimes(2));
         let mut pick = |values: &[u64]| values[random.index(values.len())];
         Self {
             machines: usize::try_from(pick(&[1, 2, 2, 2, 3, 3, 3, 4])).unwrap(),
             partitions: u32::try_from(pick(&[1, 2, 3, 4, 6])).unwrap(),
             workers: u32::try_from(pick(&[1, 1, 2])).unwrap(),
             other_workers,
+            compact,
             standbys: usize::try_from(pick(&[0, 0, 1, 2])).unwrap(),
             // More than is committed between two beats, or nobody ever catches up.
             acceptable_lag: i64::try_from(pick(&[15, 100])).unwrap(),
@@ -101,10 +104,16 @@ impl Swarm {
             repeat_fences,
             slow_net,
             partial_reads,
-            lag: pick(&[30, 200, 1_500]),
+            lag: pick(&[30, 500, 1_500]),
             abort,
             give_up,
         }
+    }
+
+    /// Instances come and go in order, and nothing is lost or late: nobody needs to be fenced.
+    pub(super) fn is_gentle(&self) -> bool {
+        let gentle = self.kinds.iter().all(|kind| *kind == Kind::Leave);
+        gentle && self.lose_rows + self.slow_net + self.partial_reads + self.give_up == 0
     }
 
     /// From now on everything works, though at its own pace.

@@ -97,6 +97,9 @@ pub(super) struct Kafka {
     pub(super) newest: Option<Plan>,
     pub(super) numbers: BTreeSet<PlanNumber>,
     ids: BTreeMap<String, Producer>,
+    /// How far both topics are compacted, and the rows that are left of that.
+    compacted: (usize, usize),
+    kept: BTreeSet<usize>,
     pub(super) partitions: Vec<Partition>,
 }
 
@@ -110,6 +113,27 @@ impl Kafka {
 
     pub(super) fn ends(&self) -> (usize, usize) {
         (self.rows.len(), self.plans.len())
+    }
+
+    /// Compacts both topics but for their newest records: of what is older, the last record of each
+    /// key is left. Kafka never compacts the segment that it is writing.
+    pub(super) fn compact(&mut self, newest: usize) {
+        let (rows, plans) = self.ends();
+        self.compacted = (rows.saturating_sub(newest), plans.saturating_sub(newest));
+        let rows = self.rows[..self.compacted.0].iter().enumerate();
+        let last: BTreeMap<usize, usize> = rows.map(|(i, (machine, _))| (*machine, i)).collect();
+        self.kept = last.into_values().collect();
+    }
+
+    /// The row at an offset, if it is still there.
+    pub(super) fn row(&self, offset: usize) -> Option<&(usize, Row)> {
+        let is_there = offset >= self.compacted.0 || self.kept.contains(&offset);
+        is_there.then(|| &self.rows[offset])
+    }
+
+    /// The plan at an offset, if it is still there.
+    pub(super) fn plan(&self, offset: usize) -> Option<&Plan> {
+        (offset + 1 >= self.compacted.1).then(|| &self.plans[offset])
     }
 
     pub(super) fn partition(&mut self, number: u32) -> &mut Partition {
@@ -205,6 +229,9 @@ impl World {
         if producer.epoch != epoch && !(deposed_may_write && id == SEAT) {
             self.tally.fenced += 1;
             self.note(|| format!("{from} is fenced: its epoch of {id} is {epoch}"));
+            if self.was_gentle && id != SEAT {
+                self.violation = Some("somebody was fenced without need".into());
+            }
             return Answer::Fenced;
         }
         match std::mem::take(&mut producer.state) {

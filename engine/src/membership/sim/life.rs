@@ -18,6 +18,11 @@ const STOP_WITHIN: u64 = 10_000;
 
 impl World {
     pub(super) fn boot(&mut self, machine: usize) {
+        if self.random.one_in(self.swarm.compact) {
+            self.note(|| "both topics are compacted".to_owned());
+            let newest = self.random.index(5) + 1;
+            self.kafka.compact(newest);
+        }
         let at = &mut self.machines[machine];
         at.processes += 1;
         let number = at.processes;
@@ -52,6 +57,7 @@ impl World {
             cluster: Cluster::new(name, &incarnation, rules, self.swarm.grace_beats),
             holdings: Holdings::new(workers_count),
             read: (0, 0),
+            plans_stall_until: 0,
             catching_up: None,
             inbox: VecDeque::new(),
             turn_at: None,

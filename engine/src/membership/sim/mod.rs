@@ -8,6 +8,35 @@
 //! number is committed twice. After the faults: every partition runs at one owner that is present,
 //! loads are even, standbys follow, everybody knows the same plan, and it stays so.
 //!
+//! What is not here: several versions at once, racks, a second process with the same instance id (a
+//! lock on its folder forbids it), loss of data in Kafka, Kafka's own timeout of transactions in the
+//! last part (whoever needs it to go on would be found).
+//!
+//! Lines of the real code were broken by hand too. The number is the first seed that noticed; it changes
+//! with the model, its size is what matters:
+//!
+//! | Broken | Noticed by |
+//! |---|---|
+//! | an owner does not look for its own id on the list of writers | 1,035 |
+//! | own ids of earlier processes are taken for fenced | 13,791 |
+//! | late rows of dead processes are believed | 3,178,747 |
+//! | a fence for an earlier plan is accepted | 283 |
+//! | closed is said without looking at what is held | 20 |
+//! | closed is said before the producers are initialised | not in 20,000: a former process is dead |
+//! | a start is confirmed before it runs | 22 |
+//! | a start for an earlier assignment confirms a later one | 19,390 |
+//! | an assignment that changed hands keeps its old number | 11 |
+//! | a task goes on under a later assignment | 1,120 |
+//! | a restore that no longer fits goes on | 18 |
+//! | what is restored after it was given up is opened | 235 |
+//! | tasks of a worker that ended are kept | 1 |
+//! | restores for a worker that ended go on | 4,458 |
+//! | a worker that is not ready is given tasks | 0 |
+//! | plans do not look at incarnations | 20 |
+//! | a writer that is present but no member is waited for | 25 |
+//! | rows that are no beats measure time | 6,046 |
+//! | a plan of another leader that fits is left | not in 20,000: its members differ anyway |
+//!
 //! A seed that fails prints what happened. `SIM_SEED` runs one again, `SIM_SCHEDULES` sets how many
 //! there are and `SIM_FIRST` where they start; for long hunts, optimise this crate:
 //! `cargo test --config profile.dev.package.engine.opt-level=2 -p engine --lib sim -- --nocapture`.
@@ -150,13 +179,13 @@ fn notices(rules: &[(Sabotage, u64)]) {
 fn broken_rules_are_noticed() {
     notices(&[
         (Sabotage::NewProducerReadsNothing, 1_000),
-        (Sabotage::LastWriterOnly, 500),
-        (Sabotage::ClosedAtOnce, 100),
-        (Sabotage::RestoresAmidTransactions, 100),
-        (Sabotage::DeposedLeaderMayWrite, 100),
-        (Sabotage::LeaderMissesItsPlan, 100),
+        (Sabotage::LastWriterOnly, 1_000),
+        (Sabotage::ClosedAtOnce, 200),
+        (Sabotage::RestoresAmidTransactions, 200),
+        (Sabotage::DeposedLeaderMayWrite, 200),
+        (Sabotage::LeaderMissesItsPlan, 200),
         (Sabotage::ClosesBeforeItsCommit, 500),
-        (Sabotage::LeftTooEarly, 500),
+        (Sabotage::LeftTooEarly, 1_000),
     ]);
 }
 
@@ -164,8 +193,8 @@ fn broken_rules_are_noticed() {
 #[ignore = "takes longer; for whoever changes the simulation"]
 fn rules_that_are_broken_rarely_are_noticed() {
     notices(&[
-        (Sabotage::OldFenceIsEnough, 5_000),
-        (Sabotage::NewLeaderReadsNothing, 5_000),
+        (Sabotage::OldFenceIsEnough, 10_000),
+        (Sabotage::NewLeaderReadsNothing, 10_000),
         (Sabotage::WorksUnannounced, 100_000),
     ]);
 }

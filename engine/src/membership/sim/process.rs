@@ -64,6 +64,8 @@ pub(super) struct Process {
     pub(super) holdings: Holdings,
     /// How far the rows and the plans are read.
     pub(super) read: (usize, usize),
+    /// Each topic has a reader of its own, and one may be late.
+    pub(super) plans_stall_until: u64,
     /// The conductor does nothing else until both topics are read as far as this.
     pub(super) catching_up: Option<(Why, (usize, usize))>,
     pub(super) inbox: VecDeque<Happening>,
@@ -186,13 +188,16 @@ impl World {
 
     fn read(&mut self, p: &mut Process, rows: usize, plans: usize) {
         while p.read.0 < rows {
-            let (machine, row) = &self.kafka.rows[p.read.0];
-            p.cluster.on_row(name_of(*machine), Some(row.clone()));
+            if let Some((machine, row)) = self.kafka.row(p.read.0) {
+                p.cluster.on_row(name_of(*machine), Some(row.clone()));
+            }
             p.read.0 += 1;
         }
         while p.read.1 < plans {
-            let plan = self.kafka.plans[p.read.1].clone();
-            p.cluster.on_plan(PlanRow::Known(Box::new(plan)));
+            if let Some(plan) = self.kafka.plan(p.read.1) {
+                let plan = Box::new(plan.clone());
+                p.cluster.on_plan(PlanRow::Known(plan));
+            }
             p.read.1 += 1;
         }
     }
@@ -206,9 +211,12 @@ impl World {
         let (mut rows, mut plans) = self.kafka.ends();
         if self.random.one_in(self.swarm.partial_reads) {
             rows -= self.random.index(rows - p.read.0 + 1);
-            plans -= self.random.index(plans - p.read.1 + 1);
             let delay = self.random.within(1..=self.swarm.lag);
+            p.plans_stall_until = self.now + delay;
             self.wake(p, delay);
+        }
+        if self.now < p.plans_stall_until {
+            plans = p.read.1;
         }
         self.read(p, rows, plans);
     }

@@ -72,6 +72,7 @@ pub(super) struct World {
     pub(super) tally: Tally,
     pub(super) healthy: Option<Healthy>,
     pub(super) done: bool,
+    pub(super) was_gentle: bool,
     /// The machine that the last fault struck.
     pub(super) victim: usize,
     queue: BinaryHeap<Reverse<Queued>>,
@@ -86,6 +87,7 @@ impl World {
         let mut world = Self {
             now: 0,
             kafka: Kafka::new(swarm.partitions),
+            was_gentle: swarm.is_gentle(),
             machines: (0..swarm.machines).map(|_| Machine::default()).collect(),
             random,
             swarm,
