@@ -3,7 +3,7 @@
 //! - [`plan`]: what is broken when, a pure function of the seed; [`faults`]: how.
 //! - [`generator`] and [`writer`]: a history full of traps, written while things break.
 //! - [`model`]: the rules a second time, sharing nothing with the engine; [`checker`]: compares.
-//! - [`world`]: the servers and instances; [`probes`]: how long partitions stand still.
+//! - [`world`] and [`instance`]: what runs; [`probes`]: how long partitions stand still.
 //! - [`soak`]: a run from beginning to end; [`report`]: what it tells.
 
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ pub mod checker;
 mod dump;
 pub mod faults;
 pub mod generator;
+pub mod instance;
 pub mod model;
 pub mod options;
 pub mod plan;

@@ -98,10 +98,7 @@ impl Probes {
     /// # Errors
     /// No consumer can be made.
     pub fn watch(self: &Arc<Self>, kafka: &kafka::Args, topic: &str) -> Result<()> {
-        let mut config = kafka.consumer("soak-probes", "soak-probes");
-        if let Ok(debug) = std::env::var("SOAK_DEBUG") {
-            config.set("debug", debug);
-        }
+        let config = kafka.consumer("soak-probes", "soak-probes");
         let consumer: kafka::Consumer = config.create_with_context(kafka::Context)?;
         let mut all = TopicPartitionList::new();
         for partition in 0..i32::try_from(self.ids.len())? {

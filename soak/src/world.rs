@@ -7,13 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::kafka as client;
 use common::topics::{self, Spec};
-use devkit::{Cache, Disk, Kafka, KafkaOptions, KafkaProxy, Registry};
+use devkit::{Cache, Kafka, KafkaOptions, Registry};
+use e2e::Application;
 use e2e::api::Cluster;
-use e2e::{Api, Application, Service};
 
 use crate::checker::source::{Limits, Reader};
 use crate::checker::{Checker, Place};
 use crate::generator::{HEAVY, History, Schemas, Shape, bad};
+use crate::instance::Instance;
 use crate::model::Rules;
 use crate::now_ms;
 use crate::options::Options;
@@ -27,48 +28,6 @@ const OBJECTS: usize = 120;
 const AGENTS: usize = 5;
 /// Kafka compacts nothing that is younger: the checker wants to see all of it.
 const NEVER: (&str, &str) = ("min.compaction.lag.ms", "604800000");
-
-/// An instance of the service, running or not.
-pub struct Instance {
-    /// Its name, which is its instance id.
-    pub name: String,
-    /// Stands between it and the brokers.
-    pub proxy: KafkaProxy,
-    /// Its disk.
-    pub disk: Disk,
-    /// The program. Whoever does something to it holds this.
-    pub service: tokio::sync::Mutex<Service>,
-    api: Mutex<Option<Api>>,
-}
-
-impl Instance {
-    /// Its API, if it is meant to answer.
-    pub fn api(&self) -> Option<Api> {
-        lock(&self.api).clone()
-    }
-
-    /// It is about to be broken: nobody asks it any more.
-    pub fn hide(&self) {
-        *lock(&self.api) = None;
-    }
-
-    /// Waits until it is ready, and lets it be asked again.
-    ///
-    /// # Errors
-    /// It does not become ready, with all brokers there.
-    pub async fn show(&self, world: &World, service: &Service) -> Result<()> {
-        loop {
-            let from_ms = now_ms();
-            match service.ready().await {
-                Ok(()) => break,
-                Err(_) if world.brokers_were_away(from_ms) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        *lock(&self.api) = Some(service.api().await?);
-        Ok(())
-    }
-}
 
 /// Who is being broken, and since when.
 #[derive(Clone, Debug)]
@@ -95,8 +54,8 @@ pub struct World {
     pub probes: Arc<Probes>,
     /// What was broken when.
     pub troubles: Mutex<Vec<Trouble>>,
-    flags: Vec<(String, String)>,
-    client: client::Args,
+    /// What every instance is told.
+    pub(crate) flags: Vec<(String, String)>,
     brokers: usize,
     _registry: Registry,
 }
@@ -172,13 +131,11 @@ impl World {
             probes,
             troubles: Mutex::default(),
             flags: flags(partitions),
-            client,
             _registry: registry,
         };
         for number in 0..options.instances {
-            let instance = world
-                .instance(&format!("i{number}"), usize::from(number))
-                .await?;
+            let name = format!("i{number}");
+            let instance = Instance::start(&world, &name, usize::from(number)).await?;
             world.instances.push(instance);
         }
         for instance in &world.instances {
@@ -186,36 +143,6 @@ impl World {
             instance.show(&world, &service).await?;
         }
         Ok((world, checker))
-    }
-
-    /// Starts an instance with an empty disk. It is not ready yet.
-    ///
-    /// # Errors
-    /// It does not start.
-    pub async fn instance(&self, name: &str, number: usize) -> Result<Instance> {
-        let proxy = KafkaProxy::start(&self.client.bootstrap_servers).await?;
-        let disk = Disk::under(&self.app.state_dir(name))?;
-        // Different numbers of workers: the ids that others must fence are not always one.
-        let workers = (1 + number % 2).to_string();
-        let mut flags: Vec<(&str, &str)> = self
-            .flags
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        flags.extend([
-            ("bootstrap-servers", proxy.bootstrap()),
-            ("workers", workers.as_str()),
-        ]);
-        let service = self
-            .app
-            .state_service_in(name, &flags, &disk.environment())?;
-        Ok(Instance {
-            name: name.to_owned(),
-            proxy,
-            disk,
-            service: tokio::sync::Mutex::new(service),
-            api: Mutex::default(),
-        })
     }
 
     /// How many brokers there are.

@@ -8,9 +8,10 @@ use e2e::{PATIENCE, Service};
 use serde::Serialize;
 
 use super::{Kind, agents, answers, brokers, disk, network, process};
+use crate::instance::Instance;
 use crate::now_ms;
 use crate::plan::Step;
-use crate::world::{Instance, World};
+use crate::world::World;
 
 /// What a fault did.
 #[derive(Clone, Debug, Serialize)]

@@ -7,6 +7,7 @@ use e2e::{PATIENCE, Service};
 use tokio::time::sleep;
 
 use super::inject::{Scene, Told, takeover};
+use crate::instance::Instance;
 use crate::plan::Step;
 use crate::world::World;
 
@@ -64,7 +65,7 @@ pub(super) async fn leave(scene: &Scene<'_>, service: &mut Service) -> Result<To
 /// A further instance takes a share, then leaves or is killed.
 pub(super) async fn join(world: &World, name: &str, step: &Step) -> Result<Told> {
     let at = Instant::now();
-    let newcomer = world.instance(name, usize::try_from(step.variant)?).await?;
+    let newcomer = Instance::start(world, name, usize::try_from(step.variant)?).await?;
     let mut service = newcomer.service.lock().await;
     newcomer.show(world, &service).await?;
     let api = service.api().await?;
