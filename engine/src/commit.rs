@@ -4,7 +4,6 @@
 //! then the rows to the stores. Meanwhile the worker processes the next epoch.
 
 use std::{
-    collections::HashMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -15,16 +14,15 @@ use std::{
 
 use common::{kafka, topics::Names};
 use rdkafka::{
-    ClientContext, Message as _, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
+    Offset, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::KafkaError,
-    message::DeliveryResult,
-    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext, PurgeConfig},
+    producer::{Producer as _, PurgeConfig},
 };
 
 use crate::{
-    epoch::{Destination, Epoch, Output, TaskEpoch},
+    epoch::{Destination, Epoch, TaskEpoch},
+    produce::{Message, Producer, Topic},
     watchdog::Pulse,
 };
 
@@ -34,6 +32,8 @@ pub use way::{Way, classify, way};
 
 /// How long one call to the broker may take before it is made again.
 const CALL: Duration = Duration::from_secs(3);
+/// How long to wait for news of the broker before looking up.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// A call that has not returned by then is not waited for. librdkafka's calls end in time but for
 /// one: `send_offsets_to_transaction` may never return when the group's coordinator is a broker that
 /// has left the cluster (librdkafka issues 5456 and 5511, open as of 2.12).
@@ -73,54 +73,19 @@ pub enum Outcome {
     Failed(String),
 }
 
-/// What delivery reports say of the transaction under way.
-#[derive(Default)]
-struct Deliveries {
-    changelog: String,
-    /// The offset after the last delivered row of each changelog partition.
-    positions: Mutex<HashMap<i32, i64>>,
-    failed: AtomicBool,
-}
-
-impl Deliveries {
-    fn take_positions(&self) -> HashMap<i32, i64> {
-        let positions = self.positions.lock();
-        std::mem::take(&mut *positions.unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-}
-
-impl ClientContext for Deliveries {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::Context.log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        kafka::Context.error(error, reason);
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        match result {
-            Ok(message) if message.topic() == self.changelog => {
-                let mut positions = self
-                    .positions
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner);
-                let position = positions.entry(message.partition()).or_default();
-                *position = (*position).max(message.offset() + 1);
-            }
-            Ok(_) => {}
-            Err(_) => self.failed.store(true, Ordering::Release),
-        }
-    }
+/// What is written to.
+#[derive(Clone, Copy)]
+struct Topics {
+    changelog: Topic,
+    states: Topic,
+    dead_letters: Topic,
+    reports: Topic,
 }
 
 /// Writes epochs.
 pub struct Committer {
-    producer: BaseProducer<Deliveries>,
+    producer: Producer,
+    topics: Topics,
     names: Arc<Names>,
     group: Arc<ConsumerGroupMetadata>,
     committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
@@ -145,13 +110,23 @@ impl Committer {
         stop: Arc<AtomicBool>,
         pulse: Pulse,
     ) -> anyhow::Result<Self> {
-        let context = Deliveries {
-            changelog: names.changelog.clone(),
-            ..Deliveries::default()
-        };
-        let producer = transactional(kafka, transactional_id).create_with_context(context)?;
+        let config = transactional(kafka, transactional_id);
+        let written = [
+            names.changelog.as_str(),
+            &names.states,
+            &names.dead_letters,
+            &names.reports,
+        ];
+        let (producer, [changelog, states, dead_letters, reports]) =
+            Producer::new(&config, written)?;
         Ok(Self {
             producer,
+            topics: Topics {
+                changelog,
+                states,
+                dead_letters,
+                reports,
+            },
             names,
             group,
             committed,
@@ -169,7 +144,7 @@ impl Committer {
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
             self.pulse.beat();
-            match self.producer.init_transactions(CALL) {
+            match self.producer.client().init_transactions(CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
                     tracing::warn!(error = %e, "producer not initialised yet, trying again");
@@ -186,7 +161,7 @@ impl Committer {
     }
 
     /// Takes epochs until the channel closes.
-    pub fn run(self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
+    pub fn run(mut self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
         loop {
             self.pulse.beat();
             match epochs.recv_timeout(Duration::from_millis(500)) {
@@ -197,13 +172,13 @@ impl Committer {
                     }
                 }
                 // Idle: errors and statistics want to be heard.
-                Err(mpsc::RecvTimeoutError::Timeout) => self.producer.poll(Duration::ZERO),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.producer.serve(Duration::ZERO),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    fn commit(&self, epoch: &Epoch) -> Outcome {
+    fn commit(&mut self, epoch: &Epoch) -> Outcome {
         let started = Instant::now();
         let outcome = match self.transaction(epoch) {
             Ok(()) => self.store(epoch),
@@ -221,29 +196,16 @@ impl Committer {
         outcome
     }
 
-    fn transaction(&self, epoch: &Epoch) -> Result<(), (Way, String)> {
-        let deliveries = self.producer.context();
-        deliveries.failed.store(false, Ordering::Release);
-        deliveries.take_positions();
-        self.call("begin", false, || self.producer.begin_transaction())?;
+    fn transaction(&mut self, epoch: &Epoch) -> Result<(), (Way, String)> {
+        self.producer.forget_deliveries();
+        self.call("begin", false, kafka::Producer::begin_transaction)?;
         let mut offsets = TopicPartitionList::new();
         for task in &epoch.tasks {
-            let partition = kafka_partition(task.partition);
-            for (key, value) in &task.rows {
-                self.send(
-                    &self.names.changelog,
-                    Some(partition),
-                    Some(key),
-                    value.as_deref(),
-                )?;
-            }
-            for output in &task.outputs {
-                self.send_output(partition, output)?;
-            }
+            self.send(task)?;
             if let Some(offset) = task.next_offset {
                 let added = offsets.add_partition_offset(
                     &self.names.reports,
-                    partition,
+                    kafka_partition(task.partition),
                     Offset::Offset(offset),
                 );
                 added.map_err(|e| (Way::Abort, e.to_string()))?;
@@ -251,90 +213,81 @@ impl Committer {
         }
         self.deliver()?;
         if offsets.count() > 0 {
-            self.call("send offsets", false, || {
-                self.producer
-                    .send_offsets_to_transaction(&offsets, &self.group, CALL)
+            let group = Arc::clone(&self.group);
+            self.call("send offsets", false, |producer| {
+                producer.send_offsets_to_transaction(&offsets, &group, CALL)
             })?;
         }
-        self.call("commit", true, || self.producer.commit_transaction(CALL))
+        self.call("commit", true, |producer| producer.commit_transaction(CALL))
     }
 
-    fn send_output(&self, partition: i32, output: &Output) -> Result<(), (Way, String)> {
-        let (topic, partition) = match output.to {
-            Destination::States => (&self.names.states, Some(partition)),
-            Destination::DeadLetters(_) => (&self.names.dead_letters, None),
-            Destination::Source { partition } => {
-                (&self.names.reports, Some(kafka_partition(partition)))
-            }
-        };
-        self.send(
-            topic,
-            partition,
-            output.key.as_ref(),
-            output.value.as_deref(),
-        )
-    }
-
-    fn send(
-        &self,
-        topic: &str,
-        partition: Option<i32>,
-        key: Option<&Vec<u8>>,
-        value: Option<&[u8]>,
-    ) -> Result<(), (Way, String)> {
-        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
-        if let Some(partition) = partition {
-            record = record.partition(partition);
-        }
-        if let Some(key) = key {
-            record = record.key(key);
-        }
-        if let Some(value) = value {
-            record = record.payload(value);
-        }
-        loop {
-            match self.producer.send(record) {
-                Ok(()) => return Ok(()),
-                Err((error, returned)) if way(&error, false) == Way::Again => {
-                    self.producer.poll(Duration::from_millis(5));
-                    record = returned;
+    fn send(&mut self, task: &TaskEpoch) -> Result<(), (Way, String)> {
+        let partition = Some(kafka_partition(task.partition));
+        let rows = task.rows.iter();
+        let rows = rows.map(|(key, value)| (Some(key.as_slice()), value.as_deref()));
+        self.produce(self.topics.changelog, partition, rows)?;
+        // Runs of outputs with the same destination go together: their order is kept.
+        for outputs in task.outputs.chunk_by(|a, b| a.to == b.to) {
+            let (topic, partition) = match outputs[0].to {
+                Destination::States => (self.topics.states, partition),
+                Destination::DeadLetters(_) => (self.topics.dead_letters, None),
+                Destination::Source { partition } => {
+                    (self.topics.reports, Some(kafka_partition(partition)))
                 }
-                Err((error, _)) => {
-                    return Err((way(&error, false), format!("produce to {topic}: {error}")));
-                }
-            }
-        }
-    }
-
-    /// Waits until every record has been delivered or has failed.
-    fn deliver(&self) -> Result<(), (Way, String)> {
-        while self.producer.in_flight_count() > 0 {
-            if self.stopping() {
-                return Err((Way::Abort, "stopped while the broker was away".into()));
-            }
-            self.pulse.beat();
-            self.producer.poll(Duration::from_millis(1));
-        }
-        if self.producer.context().failed.load(Ordering::Acquire) {
-            return Err((Way::Abort, "a record was not delivered".into()));
+            };
+            let outputs = outputs.iter();
+            let outputs = outputs.map(|output| (output.key.as_deref(), output.value.as_deref()));
+            self.produce(topic, partition, outputs)?;
         }
         Ok(())
     }
 
+    fn produce<'a>(
+        &mut self,
+        topic: Topic,
+        partition: Option<i32>,
+        messages: impl IntoIterator<Item = Message<'a>>,
+    ) -> Result<(), (Way, String)> {
+        let goes_on = || {
+            self.pulse.beat();
+            !self.stop.load(Ordering::Acquire)
+        };
+        self.producer
+            .produce(topic, partition, messages, goes_on)
+            .map_err(|error| (way(&error, false), format!("produce: {error}")))
+    }
+
+    /// Waits until every record has been delivered or has failed.
+    fn deliver(&mut self) -> Result<(), (Way, String)> {
+        while self.producer.in_flight() > 0 {
+            if self.stopping() {
+                return Err((Way::Abort, "stopped while the broker was away".into()));
+            }
+            self.pulse.beat();
+            self.producer.serve(LOOK_UP);
+        }
+        match self.producer.failed() {
+            Some(error) => Err((Way::Abort, format!("a record was not delivered: {error}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Makes a call until it succeeds or fails for good.
     fn call(
-        &self,
+        &mut self,
         name: &str,
         during_commit: bool,
-        call: impl Fn() -> Result<(), KafkaError>,
+        call: impl Fn(&kafka::Producer) -> Result<(), KafkaError>,
     ) -> Result<(), (Way, String)> {
         loop {
             self.pulse.beat();
-            let Err(error) = call() else { return Ok(()) };
+            let Err(error) = call(self.producer.client()) else {
+                return Ok(());
+            };
             match way(&error, during_commit) {
                 Way::Again if !self.stopping() => {
                     tracing::warn!(%error, "{name} not answered yet, asking again");
-                    self.producer.poll(Duration::from_millis(20));
+                    self.producer.serve(Duration::from_millis(20));
                 }
                 // An interrupted commit may have happened: never guess.
                 Way::Again => return Err((Way::Close, format!("{name}: {error}"))),
@@ -343,13 +296,19 @@ impl Committer {
         }
     }
 
-    fn abort(&self, why: String) -> Outcome {
+    fn abort(&mut self, why: String) -> Outcome {
         self.producer
+            .client()
             .purge(PurgeConfig::default().queue().inflight());
         loop {
             self.pulse.beat();
-            self.producer.poll(Duration::from_millis(1));
-            let Err(error) = self.producer.abort_transaction(CALL) else {
+            // What was purged is reported too, and `abort_transaction` waits for that to be heard.
+            for _ in 0..10 {
+                if self.producer.in_flight() > 0 {
+                    self.producer.serve(LOOK_UP);
+                }
+            }
+            let Err(error) = self.producer.client().abort_transaction(CALL) else {
                 return Outcome::Aborted(why);
             };
             if way(&error, false) != Way::Again || self.stopping() {
@@ -359,12 +318,12 @@ impl Committer {
     }
 
     /// After the commit: rows and positions go to the stores.
-    fn store(&self, epoch: &Epoch) -> Outcome {
+    fn store(&mut self, epoch: &Epoch) -> Outcome {
         let is_cut = self.tie.0.lock();
         if *is_cut.unwrap_or_else(std::sync::PoisonError::into_inner) {
             return Outcome::Lost("given up before the call returned".into());
         }
-        let positions = self.producer.context().take_positions();
+        let positions = self.producer.take_positions();
         for task in &epoch.tasks {
             if let Some(position) = positions.get(&kafka_partition(task.partition)) {
                 let applied = task

@@ -1,7 +1,7 @@
 //! Batch consumption: librdkafka hands over many messages in one call, at a third of the cost of
 //! polling for each.
 //!
-//! The only module with `unsafe` code. rdkafka has no safe form of `rd_kafka_consume_batch_queue`.
+//! A module with `unsafe` code: rdkafka has no safe form of `rd_kafka_consume_batch_queue`.
 
 #![allow(unsafe_code)]
 

@@ -18,6 +18,7 @@ pub mod lookup;
 pub mod membership;
 pub mod objects;
 pub mod processor;
+pub mod produce;
 pub mod query;
 pub mod reset;
 pub mod restore;

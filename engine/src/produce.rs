@@ -1,0 +1,277 @@
+//! Batch production in transactions: librdkafka takes many messages in one call, and its delivery
+//! reports are waited for, not looked for.
+//!
+//! Like [`crate::fetch`], a module with `unsafe` code: rdkafka has no safe form of
+//! `rd_kafka_produce_batch`, and its `poll` returns at its deadline only, whatever happened before.
+
+#![allow(unsafe_code)]
+
+use std::{
+    collections::HashMap,
+    ffi::{CStr, CString},
+    ptr,
+    time::Duration,
+};
+
+use common::kafka;
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    producer::Producer as _,
+};
+use rdkafka_sys as rdsys;
+
+/// Messages handed to librdkafka in one call.
+const BATCH: usize = 1_000;
+
+/// What a record of the tracked topic carries: its report gives it back.
+const TRACKED: *mut std::ffi::c_void = ptr::without_provenance_mut(1);
+
+/// `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
+const BY_KEY: i32 = -1;
+
+/// Key and value of a record.
+pub type Message<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
+
+/// A producer that is told where to by [`Topic`].
+pub struct Producer {
+    // Declared before the client: dropped first, as librdkafka requires.
+    queue: Queue,
+    topics: Vec<TopicHandle>,
+    client: kafka::Producer,
+    batch: Vec<rdsys::rd_kafka_message_t>,
+    tracked: Topic,
+    delivered: Delivered,
+}
+
+// SAFETY: the raw pointers belong to librdkafka objects, which may be used from any thread; those in
+// `batch` are only read by the call that was given them.
+unsafe impl Send for Producer {}
+
+/// A topic of a [`Producer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Topic(usize);
+
+/// What delivery reports have said since [`Producer::forget_deliveries`].
+#[derive(Debug, Default)]
+struct Delivered {
+    /// The offset after the last delivered record of each partition of the tracked topic.
+    positions: HashMap<i32, i64>,
+    failed: Option<RDKafkaErrorCode>,
+}
+
+struct Queue(*mut rdsys::rd_kafka_queue_t);
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: the queue was obtained from `rd_kafka_queue_get_main` and is destroyed once.
+        unsafe { rdsys::rd_kafka_queue_destroy(self.0) }
+    }
+}
+
+struct TopicHandle(*mut rdsys::rd_kafka_topic_t);
+
+impl Drop for TopicHandle {
+    fn drop(&mut self) {
+        // SAFETY: the handle was obtained from `rd_kafka_topic_new` and is destroyed once.
+        unsafe { rdsys::rd_kafka_topic_destroy(self.0) }
+    }
+}
+
+/// What one event of librdkafka was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Served {
+    Nothing,
+    Something,
+}
+
+impl Producer {
+    /// A producer with `config` for these topics. Where the records of the first end up is kept: see
+    /// [`Self::take_positions`]. Nothing is asked of the broker yet.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn new<const N: usize>(
+        config: &ClientConfig,
+        topics: [&str; N],
+    ) -> KafkaResult<(Self, [Topic; N])> {
+        let client: kafka::Producer = config.create_with_context(kafka::Context)?;
+        let native = client.client().native_ptr();
+        // SAFETY: the client is alive; the queue lives until it is destroyed by `Queue`.
+        let queue = Queue(unsafe { rdsys::rd_kafka_queue_get_main(native) });
+        let mut handles = Vec::with_capacity(N);
+        for topic in topics {
+            let name = CString::new(topic).map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
+            // SAFETY: the client is alive, the name ends with a zero; no configuration means the default.
+            let handle = unsafe { rdsys::rd_kafka_topic_new(native, name.as_ptr(), ptr::null_mut()) };
+            if handle.is_null() {
+                return Err(KafkaError::ClientCreation(format!("topic {topic}")));
+            }
+            handles.push(TopicHandle(handle));
+        }
+        let producer = Self {
+            queue,
+            topics: handles,
+            client,
+            batch: Vec::with_capacity(BATCH),
+            tracked: Topic(0),
+            delivered: Delivered::default(),
+        };
+        Ok((producer, std::array::from_fn(Topic)))
+    }
+
+    /// The client: for the calls of the transactional API.
+    #[must_use]
+    pub fn client(&self) -> &kafka::Producer {
+        &self.client
+    }
+
+    /// Hands records to librdkafka, which copies them. `partition`: none means by the key. A full queue
+    /// is waited for, for as long as `goes_on` says so.
+    ///
+    /// # Errors
+    /// When a record is refused; those before it were taken.
+    pub fn produce<'a>(
+        &mut self,
+        topic: Topic,
+        partition: Option<i32>,
+        messages: impl IntoIterator<Item = Message<'a>>,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> KafkaResult<()> {
+        let partition = partition.unwrap_or(BY_KEY);
+        let mut messages = messages.into_iter();
+        loop {
+            self.batch.clear();
+            let tracked = topic == self.tracked;
+            let batch = messages.by_ref().take(BATCH);
+            self.batch.extend(batch.map(|message| native(message, tracked)));
+            if self.batch.is_empty() {
+                return Ok(());
+            }
+            while self.hand_over(topic, partition)? {
+                if !goes_on() {
+                    return Err(KafkaError::Canceled);
+                }
+                self.serve(Duration::from_millis(100));
+            }
+        }
+    }
+
+    /// Offers the batch; what does not fit into the queue stays in it: is anything left?
+    fn hand_over(&mut self, topic: Topic, partition: i32) -> KafkaResult<bool> {
+        // SAFETY: the handle is alive; the batch holds as many messages as its length says, and their
+        // pointers are to records that the caller of `produce` still borrows. With `F_COPY`, librdkafka
+        // keeps none of them.
+        unsafe {
+            rdsys::rd_kafka_produce_batch(
+                self.topics[topic.0].0,
+                partition,
+                rdsys::RD_KAFKA_MSG_F_COPY,
+                self.batch.as_mut_ptr(),
+                i32::try_from(self.batch.len()).unwrap_or(i32::MAX),
+            );
+        }
+        self.batch
+            .retain(|message| message.err != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+        let full = rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL;
+        match self.batch.iter().find(|message| message.err != full) {
+            Some(refused) => Err(KafkaError::MessageProduction(refused.err.into())),
+            None => Ok(!self.batch.is_empty()),
+        }
+    }
+
+    /// Records that were handed over and of which no report has been served.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        usize::try_from(self.client.in_flight_count()).unwrap_or(0)
+    }
+
+    /// Serves what librdkafka has to report, waiting up to `timeout` for the first of it.
+    pub fn serve(&mut self, timeout: Duration) {
+        let mut served = self.serve_one(timeout);
+        while served == Served::Something {
+            served = self.serve_one(Duration::ZERO);
+        }
+    }
+
+    fn serve_one(&mut self, timeout: Duration) -> Served {
+        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is alive; the event, if any, is ours, and destroyed once, after its last use.
+        unsafe {
+            let event = rdsys::rd_kafka_queue_poll(self.queue.0, timeout);
+            if event.is_null() {
+                return Served::Nothing;
+            }
+            match rdsys::rd_kafka_event_type(event) {
+                rdsys::RD_KAFKA_EVENT_DR => {
+                    loop {
+                        let message = rdsys::rd_kafka_event_message_next(event);
+                        if message.is_null() {
+                            break;
+                        }
+                        self.delivered.hear(&*message);
+                    }
+                }
+                rdsys::RD_KAFKA_EVENT_ERROR => {
+                    let text = CStr::from_ptr(rdsys::rd_kafka_event_error_string(event));
+                    // Told by the log as well, and handled where a call fails.
+                    tracing::debug!(reason = %text.to_string_lossy(), "librdkafka");
+                }
+                _ => {}
+            }
+            rdsys::rd_kafka_event_destroy(event);
+        }
+        Served::Something
+    }
+
+    /// Whatever was delivered until now belongs to the past.
+    pub fn forget_deliveries(&mut self) {
+        self.delivered = Delivered::default();
+    }
+
+    /// The first reason why a record was not delivered, if one was not.
+    #[must_use]
+    pub fn failed(&self) -> Option<RDKafkaErrorCode> {
+        self.delivered.failed
+    }
+
+    /// The offset after the last delivered record of each partition of the first topic.
+    pub fn take_positions(&mut self) -> HashMap<i32, i64> {
+        std::mem::take(&mut self.delivered.positions)
+    }
+}
+
+impl Delivered {
+    fn hear(&mut self, message: &rdsys::rd_kafka_message_t) {
+        if message.err != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            self.failed.get_or_insert_with(|| message.err.into());
+        } else if message._private == TRACKED {
+            let position = self.positions.entry(message.partition).or_default();
+            *position = (*position).max(message.offset + 1);
+        }
+    }
+}
+
+fn native((key, value): Message<'_>, tracked: bool) -> rdsys::rd_kafka_message_t {
+    let (key, key_len) = parts(key);
+    let (payload, len) = parts(value);
+    rdsys::rd_kafka_message_t {
+        err: rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR,
+        rkt: ptr::null_mut(),
+        partition: BY_KEY,
+        payload,
+        len,
+        key,
+        key_len,
+        offset: 0,
+        _private: if tracked { TRACKED } else { ptr::null_mut() },
+    }
+}
+
+fn parts(bytes: Option<&[u8]>) -> (*mut std::ffi::c_void, usize) {
+    match bytes {
+        // librdkafka only reads it.
+        Some(bytes) => (bytes.as_ptr().cast_mut().cast(), bytes.len()),
+        None => (ptr::null_mut(), 0),
+    }
+}
