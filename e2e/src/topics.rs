@@ -9,7 +9,7 @@ use common::registry::{self, Registry};
 use common::schema::{self, DeadLetter, SiteAttackReport, State};
 use common::topics::Names;
 use common::{kafka, wire};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
@@ -243,6 +243,24 @@ impl Topics {
             anyhow::Ok(offsets)
         };
         tokio::task::spawn_blocking(look).await?
+    }
+
+    /// Commits this offset of every partition of a topic, as a member of the group could.
+    ///
+    /// # Errors
+    /// The topic does not exist, or the brokers refuse it.
+    pub async fn commit(&self, group: &str, topic: &str, offset: i64) -> Result<()> {
+        let config = self.kafka.consumer("e2e", group);
+        let topic = topic.to_owned();
+        let commit = move || {
+            let consumer: BaseConsumer = config.create()?;
+            let mut list = TopicPartitionList::new();
+            for partition in partitions(&consumer, &topic)? {
+                list.add_partition_offset(&topic, partition, Offset::Offset(offset))?;
+            }
+            anyhow::Ok(consumer.commit(&list, CommitMode::Sync)?)
+        };
+        tokio::task::spawn_blocking(commit).await?
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     intake::{self, Intake, Limits, SourceRecord},
     objects::Objects,
     processor::{Context, Event, Failure, Outputs, Processor, Record, Rejected},
-    store::{self, Store},
+    store::{self, SOURCE, Store},
     timers::Timers,
 };
 
@@ -113,12 +113,16 @@ struct Digests {
 }
 
 impl Digests {
-    /// Counts the rows of an epoch and adds a digest to them, if one is due.
-    fn add_to(&mut self, rows: &mut Vec<Row>, now_ms: i64) {
-        self.stale |= !rows.is_empty();
+    /// Counts the objects and timers of an epoch.
+    fn count(&mut self, rows: usize) {
+        self.stale |= rows > 0;
         if let Some(since_last) = &mut self.since_last {
-            *since_last += rows.len() as u64;
+            *since_last += rows as u64;
         }
+    }
+
+    /// Adds a digest to the rows of an epoch, if one is due.
+    fn add_to(&mut self, rows: &mut Vec<Row>, now_ms: i64) {
         if !self.stale || now_ms.saturating_sub(self.last_ms) < digest::EVERY_MS {
             return;
         }
@@ -331,6 +335,10 @@ impl<P: Processor> Task<P> {
         let mut rows = self.objects.cut(&mut digests.rows);
         rows.extend(self.timers.cut(&mut digests.rows)?);
         rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        digests.count(rows.len());
+        if let Some(offset) = self.next_offset {
+            rows.push((vec![SOURCE], Some(offset.to_be_bytes().to_vec())));
+        }
         digests.add_to(&mut rows, self.now_ms);
         if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
             return Ok(None);

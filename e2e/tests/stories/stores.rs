@@ -11,6 +11,7 @@ use common::schema::{
     SiteAttackVerdict::{Clear, UnderAttack},
     State,
 };
+use e2e::api::Set;
 use e2e::{Api, Application, PATIENCE, Service, story, until};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -108,6 +109,42 @@ async fn a_damaged_store_is_set_aside_and_restored() -> Result<()> {
         Ok(())
     })
     .await
+}
+
+/// A commit of offsets that was sent twice may arrive in a later transaction of the same producer:
+/// then the group's offsets go back, and the state does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_goes_on_where_the_state_ends() -> Result<()> {
+    story("goes-back", async |app| {
+        let id = "example.com";
+        let topics = app.topics()?;
+        let mut a = app.state_service("a", &FLAGS)?;
+        a.ready().await?;
+        for verdict in ["CLEAR", "UNDER_ATTACK", "CLEAR"] {
+            a.api().await?.set(id, &set(verdict)).await?;
+        }
+        a.kill().await?;
+        topics.commit(app.id(), &topics.names().reports, 0).await?;
+
+        a.restart().await?;
+        a.ready().await?;
+        a.api().await?.set(id, &set("UNDER_ATTACK")).await?;
+        let states = topics.states_of(id).await?;
+        let versions: Vec<_> = states.iter().flatten().map(|state| state.version).collect();
+        ensure!(versions == [1, 2, 3, 4], "{versions:?}");
+        let committed = topics.committed(app.id(), &topics.names().reports).await?;
+        let processed: i64 = committed.values().sum();
+        ensure!(processed == 4, "{committed:?}");
+        Ok(())
+    })
+    .await
+}
+
+fn set(verdict: &str) -> Set<'_> {
+    Set {
+        verdict,
+        ..Set::default()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

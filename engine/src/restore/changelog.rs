@@ -129,8 +129,8 @@ impl Changelog {
         self.fetcher.next(timeout)
     }
 
-    /// The source offset that the last transaction committed; 0 if there was none.
-    pub(super) fn source_offset(&self, partition: u32) -> anyhow::Result<i64> {
+    /// The source offset of the application's consumer group; 0 if there is none.
+    pub(super) fn group_offset(&self, partition: u32) -> anyhow::Result<i64> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.source, i32::try_from(partition)?);
         let committed = self

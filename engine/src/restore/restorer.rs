@@ -250,11 +250,16 @@ impl Restorer {
         let Some(tracked) = self.tracked.get_mut(&partition) else {
             return Ok(());
         };
-        let offset = self.changelog.source_offset(partition)?;
-        if let Err(error) = write(&mut tracked.work) {
-            self.failed(partition, error);
-            return Ok(());
-        }
+        let written = write(&mut tracked.work).and_then(|()| tracked.work.store.source_offset());
+        let offset = match written {
+            Ok(Some(offset)) => offset,
+            // No state yet: the group's offset says where to begin.
+            Ok(None) => self.changelog.group_offset(partition)?,
+            Err(error) => {
+                self.failed(partition, error);
+                return Ok(());
+            }
+        };
         let Some(Tracked { work, .. }) = self.untrack(partition) else {
             return Ok(());
         };

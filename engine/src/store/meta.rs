@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rocksdb::{IteratorMode, WriteBatch};
 
-use super::{Error, OBJECT, Store, TIMER};
+use super::{Error, OBJECT, SOURCE, Store, TIMER};
 use crate::digest;
 
 pub(super) const POSITION: &[u8] = b"position";
@@ -98,6 +98,24 @@ impl Store {
             batch
         })?;
         self.flush()
+    }
+
+    /// The offset of the first source record that is not in these rows; `None` if none ever was.
+    ///
+    /// It is a row like any other, so it is always that of these rows. The consumer group's offset is
+    /// committed in the same transactions, but need not be the last one: a commit of offsets carries
+    /// no sequence number, and one that was sent twice, as a broker went away, may arrive in a later
+    /// transaction of the same producer (KIP-890 has the story).
+    ///
+    /// # Errors
+    /// What RocksDB says, and when the row holds no offset.
+    pub fn source_offset(&self) -> Result<Option<i64>, Error> {
+        let Some(value) = self.get(&[SOURCE])? else {
+            return Ok(None);
+        };
+        let offset = <[u8; 8]>::try_from(value.as_slice());
+        let offset = offset.map_err(|_| self.corrupt(&[SOURCE], "it is no offset".into()))?;
+        Ok(Some(i64::from_be_bytes(offset)))
     }
 
     /// The generation of the application (see [`crate::membership::Plan::generation`]) whose rows it

@@ -44,7 +44,9 @@ pub use shared::Shared;
 pub const OBJECT: u8 = b'o';
 /// Prefix of the rows that hold timers.
 pub const TIMER: u8 = b't';
-/// Key of the row that holds a digest of all others; sorts behind them.
+/// Key of the row that holds where the source goes on (see [`Store::source_offset`]).
+pub const SOURCE: u8 = b'y';
+/// Key of the row that holds a digest of all objects and timers; sorts behind all others.
 pub const DIGEST: u8 = b'z';
 
 const META: &str = "meta";
