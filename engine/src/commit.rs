@@ -32,6 +32,11 @@ pub use way::{Way, classify, way};
 
 /// How long one call to the broker may take before it is made again.
 const CALL: Duration = Duration::from_secs(3);
+/// So often may brokers answer others of this instance (see [`crate::membership::link::BEAT`]) while
+/// not one record of a transaction is delivered. After that this producer is given up. librdkafka
+/// would try for as long as a transaction may take, and has been seen to do so beside a broker that
+/// was frozen for some seconds and answered everybody else.
+const ANSWERS_WITHOUT_DELIVERY: u64 = 40;
 /// How long to wait for news of the broker before looking up.
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// A call that has not returned by then is not waited for. librdkafka's calls end in time but for
@@ -73,6 +78,25 @@ pub enum Outcome {
     Failed(String),
 }
 
+/// Finds out that a producer delivers nothing although brokers answer.
+struct Stall {
+    answers: u64,
+    in_flight: usize,
+}
+
+impl Stall {
+    fn at(answers: u64, in_flight: usize) -> Self {
+        Self { answers, in_flight }
+    }
+
+    fn is_stuck(&mut self, answers: u64, in_flight: usize) -> bool {
+        if in_flight != self.in_flight {
+            *self = Self::at(answers, in_flight);
+        }
+        answers - self.answers >= ANSWERS_WITHOUT_DELIVERY
+    }
+}
+
 /// What is written to.
 #[derive(Clone, Copy)]
 struct Topics {
@@ -91,13 +115,14 @@ pub struct Committer {
     committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     stop: Arc<AtomicBool>,
     pulse: Pulse,
+    answers: Pulse,
     tie: Tie,
 }
 
 impl Committer {
     /// A committer with its own producer. Nothing is asked of the broker yet. `committed` hears of
     /// every committed epoch once it is in its store; `stop` ends endless retries; `pulse` shows that
-    /// it goes on.
+    /// it goes on; `answers` beats when brokers answer others of this instance.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -109,6 +134,7 @@ impl Committer {
         committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
         stop: Arc<AtomicBool>,
         pulse: Pulse,
+        answers: Pulse,
     ) -> anyhow::Result<Self> {
         let config = transactional(kafka, transactional_id);
         let written = [
@@ -132,6 +158,7 @@ impl Committer {
             committed,
             stop,
             pulse,
+            answers,
             tie: Tie::default(),
         })
     }
@@ -259,9 +286,14 @@ impl Committer {
 
     /// Waits until every record has been delivered or has failed.
     fn deliver(&mut self) -> Result<(), (Way, String)> {
+        let mut stall = Stall::at(self.answers.count(), self.producer.in_flight());
         while self.producer.in_flight() > 0 {
             if self.stopping() {
                 return Err((Way::Abort, "stopped while the broker was away".into()));
+            }
+            if stall.is_stuck(self.answers.count(), self.producer.in_flight()) {
+                let why = "brokers answer, but none takes what this producer has to deliver";
+                return Err((Way::Close, why.into()));
             }
             self.pulse.beat();
             self.producer.serve(LOOK_UP);
@@ -364,4 +396,21 @@ pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> rdkafka::Cl
 
 fn kafka_partition(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_producer_is_stuck_when_only_others_are_answered() {
+        let mut stall = Stall::at(7, 3);
+        // Nobody is answered: the brokers are away.
+        assert!(!stall.is_stuck(7, 3));
+        assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY - 1, 3));
+        // Something was delivered.
+        assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY, 2));
+        assert!(!stall.is_stuck(6 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
+        assert!(stall.is_stuck(7 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
+    }
 }

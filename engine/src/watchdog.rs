@@ -20,7 +20,9 @@ impl Pulse {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn count(&self) -> u64 {
+    /// How often it has.
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

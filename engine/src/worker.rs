@@ -92,6 +92,8 @@ pub struct Settings<P> {
     pub pulse: Pulse,
     /// Shows that its committer goes on.
     pub commit_pulse: Pulse,
+    /// Beats when brokers answer this instance.
+    pub answers: Pulse,
 }
 
 struct Running<P: Processor> {
@@ -220,6 +222,7 @@ impl<P: Processor> Worker<P> {
             Arc::clone(&settings.committed),
             Arc::clone(&settings.stop),
             settings.commit_pulse.clone(),
+            settings.answers.clone(),
         )?;
         committer.initialise()?;
         let tie = committer.tie();

@@ -45,6 +45,8 @@ enum Lead {
     No,
     /// Something was asked of the seat.
     Asked,
+    /// This plan is committed, and has not been read yet.
+    Published(PlanNumber),
     Yes,
 }
 
@@ -62,6 +64,8 @@ pub(super) struct Conductor<P> {
     deposed: Option<Instant>,
     /// Our last beat that came back, and when it did.
     pub(super) heard: (u64, Instant),
+    /// Beats whenever one of ours comes back.
+    answers: Pulse,
     pub(super) restorer: mpsc::Sender<Job>,
     /// The stores that no task has.
     pub(super) stores: Arc<Stores>,
@@ -174,6 +178,7 @@ impl<P: Processor> Conductor<P> {
             lead: Lead::No,
             deposed: None,
             heard: (0, Instant::now()),
+            answers: Pulse::default(),
             workers: Workers::new(),
             holdings,
             restart: BTreeMap::new(),
@@ -258,6 +263,7 @@ impl<P: Processor> Conductor<P> {
             stop: Arc::clone(&self.stop_now),
             pulse: Pulse::default(),
             commit_pulse: Pulse::default(),
+            answers: self.answers.clone(),
         };
         self.watchdog
             .watch(format!("worker {number}"), settings.pulse.clone());
@@ -334,6 +340,7 @@ impl<P: Processor> Conductor<P> {
             .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
         if self.cluster.own_beat() > self.heard.0 {
             self.heard = (self.cluster.own_beat(), Instant::now());
+            self.answers.beat();
             self.tell_positions();
         }
     }
@@ -360,10 +367,7 @@ impl<P: Processor> Conductor<P> {
                 read_to_end(&mut self.link, &mut self.cluster);
                 Lead::Yes
             }
-            SeatNews::Published => {
-                read_to_end(&mut self.link, &mut self.cluster);
-                Lead::Yes
-            }
+            SeatNews::Published(number) => Lead::Published(number),
             SeatNews::Deposed(why) => {
                 tracing::info!(why, "this instance does not lead");
                 self.deposed = Some(Instant::now());
@@ -374,6 +378,11 @@ impl<P: Processor> Conductor<P> {
 
     /// Takes the lead when nobody has it, and makes the next plan when it is time for one.
     fn lead(&mut self) {
+        if let Lead::Published(number) = self.lead
+            && self.cluster.plan_number() >= number
+        {
+            self.lead = Lead::Yes;
+        }
         match self.lead {
             Lead::No if self.cluster.should_take_lead() && !self.just_deposed() => {
                 self.lead = Lead::Asked;
@@ -386,7 +395,7 @@ impl<P: Processor> Conductor<P> {
                     self.seat.ask(Duty::Publish(Box::new(plan)));
                 }
             }
-            Lead::No | Lead::Asked => {}
+            Lead::No | Lead::Asked | Lead::Published(_) => {}
         }
     }
 

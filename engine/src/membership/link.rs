@@ -15,7 +15,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer as _},
 };
 
-use super::{InstanceId, Plan, PlanRow, Row};
+use super::{InstanceId, Plan, PlanNumber, PlanRow, Row};
 use crate::commit::transactional;
 
 /// Time between two beats.
@@ -86,7 +86,9 @@ impl Link {
         }
     }
 
-    /// Reads both topics to their present ends. Whatever was committed before the call is seen.
+    /// Reads both topics to their present ends. What was committed before the call is seen, unless its
+    /// marker is still under way or another transaction is open before it: who waits for a plan of its
+    /// own looks for its number.
     ///
     /// # Errors
     /// When the ends are not reached within `limit`.
@@ -314,8 +316,8 @@ pub enum Duty {
 pub enum SeatNews {
     /// This instance leads.
     Seated,
-    /// The plan is written.
-    Published,
+    /// The plan of this number is committed.
+    Published(PlanNumber),
     /// It does not lead, or no longer.
     Deposed(String),
 }
@@ -378,7 +380,9 @@ fn perform(
             SeatNews::Seated
         }),
         Duty::Publish(plan) => match producer {
-            Some(producer) => publish(producer, topic, &plan).map(|()| SeatNews::Published),
+            Some(producer) => {
+                publish(producer, topic, &plan).map(|()| SeatNews::Published(plan.number))
+            }
             None => Err(anyhow::anyhow!("the seat was not taken")),
         },
     };
@@ -405,7 +409,7 @@ fn publish(producer: &kafka::Producer, topic: &str, plan: &Plan) -> anyhow::Resu
     producer.send(record).map_err(|(error, _)| error)?;
     let deadline = Instant::now() + CALL;
     while producer.in_flight_count() > 0 && Instant::now() < deadline {
-        producer.poll(Duration::from_millis(2));
+        producer.poll(Duration::from_millis(10));
     }
     producer.commit_transaction(CALL)?;
     Ok(())

@@ -27,6 +27,9 @@ pub use rows::{
 /// in between, before the other is suspected. Counted in the log's time: while the broker is
 /// away, nobody suspects anybody.
 pub const SUSPECTED_AFTER: u32 = 4;
+/// After so many, the leader's seat is taken. To be wrong costs one more plan, and to be late costs
+/// every partition of a dead leader the time to take it.
+pub const SEAT_TAKEN_AFTER: u32 = SUSPECTED_AFTER / 2;
 
 /// A process that was replaced, but is heard as often as this since, is the living one. A dead one has
 /// one row under way, and its last.
@@ -226,9 +229,13 @@ impl Cluster {
     /// Is this instance here, as far as the log tells?
     #[must_use]
     pub fn is_present(&self, instance: &str) -> bool {
+        self.is_heard(instance, SUSPECTED_AFTER)
+    }
+
+    fn is_heard(&self, instance: &str, within: u32) -> bool {
         self.members.get(instance).is_some_and(|member| {
             member.row.status == Status::Present
-                && (instance == self.me || member.silent_for < SUSPECTED_AFTER)
+                && (instance == self.me || member.silent_for < within)
         })
     }
 
@@ -239,8 +246,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Should this instance take the lead, not having it? When the leader is gone, the first of
-    /// those present does.
+    /// Should this instance take the lead, not having it? When the leader is silent, the first of
+    /// those that are not does.
     #[must_use]
     pub fn should_take_lead(&self) -> bool {
         if !self.is_announced() || self.newer.is_some() {
@@ -248,13 +255,14 @@ impl Cluster {
         }
         if let Some(plan) = &self.plan
             && plan.leader != self.me
-            && self.is_present(&plan.leader)
+            && self.is_heard(&plan.leader, SEAT_TAKEN_AFTER)
         {
             return false;
         }
         // Its own former incarnation's lead is its to take back.
         let mine = self.plan.as_ref().is_some_and(|p| p.leader == self.me);
-        mine || self.present().keys().next() == Some(&self.me)
+        let mut heard = self.members.keys();
+        mine || heard.find(|id| self.is_heard(id, SEAT_TAKEN_AFTER)) == Some(&self.me)
     }
 
     /// Does the plan in force say that another incarnation leads?

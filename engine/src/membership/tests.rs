@@ -78,11 +78,15 @@ fn the_first_of_those_present_leads_when_the_leader_is_gone() {
     let plan = a.next_plan(4).unwrap();
     assert!(!b.is_member(), "there is no plan");
     a.on_plan(PlanRow::Known(Box::new(plan.clone())));
-    b.on_plan(PlanRow::Known(Box::new(plan)));
+    b.on_plan(PlanRow::Known(Box::new(plan.clone())));
     assert!(b.is_member());
     assert_eq!(a.next_plan(4), None, "nothing changed");
-    beats(&mut b, "b", SUSPECTED_AFTER);
+    assert!(!b.should_take_lead());
+    beats(&mut b, "b", SEAT_TAKEN_AFTER - 1);
     assert!(b.should_take_lead(), "a is silent");
+    let same = b.next_plan(4).unwrap().tasks;
+    assert_eq!(same, plan.tasks, "and keeps its tasks for now");
+    beats(&mut b, "b", SUSPECTED_AFTER - SEAT_TAKEN_AFTER);
     let plan = b.next_plan(4).unwrap();
     assert_eq!(plan.number, 2);
     assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("b")));
