@@ -60,6 +60,8 @@ pub enum Start {
 pub struct Member {
     /// Its last row.
     pub row: Row,
+    /// How far the tasks that it runs were a beat before that.
+    earlier: BTreeMap<u32, i64>,
     /// Own beats of the observer since.
     silent_for: u32,
     /// Incarnations that there were before, and how often each has been heard since.
@@ -121,15 +123,21 @@ impl Cluster {
             }
         }
         let mut former = BTreeMap::new();
+        let mut earlier = BTreeMap::new();
         if let Some(before) = self.members.remove(instance) {
             former = before.former;
             if before.row.incarnation != row.incarnation {
                 former.insert(before.row.incarnation, 0);
                 former.remove(&row.incarnation);
+            } else if before.row.beat == row.beat {
+                earlier = before.earlier;
+            } else {
+                earlier = before.row.running_positions();
             }
         }
         let member = Member {
             row,
+            earlier,
             silent_for: 0,
             former,
         };
@@ -405,9 +413,14 @@ impl Cluster {
         Some((self.end(partition) - position).max(0))
     }
 
-    /// The end of a changelog, as far as anybody's store has come.
+    /// The end of a changelog, as far as anybody's store has come. Of a task that runs, what counts is
+    /// its beat before the last: a follower tells where it is up to a beat late, and of a busy
+    /// partition that may be more records than any lag that is acceptable.
     fn end(&self, partition: u32) -> i64 {
-        let positions = self.members.values().map(|m| m.row.stores.get(&partition));
+        let positions = self.members.values().map(|member| {
+            let earlier = member.earlier.get(&partition);
+            earlier.or_else(|| member.row.stores.get(&partition))
+        });
         positions.flatten().max().copied().unwrap_or(0)
     }
 

@@ -115,6 +115,14 @@ impl Row {
         id.cloned().unwrap_or_default()
     }
 
+    /// How far the stores of the tasks that process are.
+    pub(super) fn running_positions(&self) -> BTreeMap<u32, i64> {
+        let stores = self.stores.iter();
+        let running =
+            stores.filter(|(partition, _)| self.tasks.get(partition).is_some_and(|t| t.running));
+        running.map(|(partition, at)| (*partition, *at)).collect()
+    }
+
     /// Reads a row.
     ///
     /// # Errors

@@ -358,3 +358,31 @@ fn a_newer_row_is_present_and_given_nothing() {
     let plan = a.next_plan(2).unwrap();
     assert!(plan.tasks.iter().all(|t| t.owner.as_deref() == Some("a")));
 }
+
+/// A follower tells where it is a beat late, of which much may have happened.
+#[test]
+fn a_follower_of_a_busy_partition_counts_as_caught_up() {
+    let mut a = cluster("a", &["b"]);
+    let at = |instance: &str, beat: u64, position: i64, running: bool| {
+        let mut row = row(instance, beat);
+        row.stores.insert(0, position);
+        if running {
+            row.tasks.insert(0, TaskRow { since: 1, running });
+        }
+        Some(row)
+    };
+    // While it restores, what it has is what counts.
+    a.on_row("a", at("a", 2, 0, false));
+    a.on_row("b", at("b", 2, 500, false));
+    a.on_row("a", at("a", 3, 90_000, true));
+    assert_eq!(a.lag(0, "b"), Some(89_500));
+    // Then it processes 40,000 records a beat, and b follows.
+    a.on_row("b", at("b", 3, 90_000, false));
+    a.on_row("a", at("a", 4, 130_000, true));
+    assert_eq!(a.lag(0, "b"), Some(0));
+    // A row that is no beat changes nothing.
+    a.on_row("a", at("a", 4, 131_000, true));
+    assert_eq!(a.lag(0, "b"), Some(0));
+    a.on_row("a", at("a", 5, 170_000, true));
+    assert_eq!(a.lag(0, "b"), Some(41_000));
+}
