@@ -9,10 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use common::{avro::Encoder, schema::SiteAttackReport, shutdown::Shutdown};
+use common::{avro::Encoder, kafka, schema::SiteAttackReport, shutdown::Shutdown};
 use rdkafka::{
     ClientContext,
-    config::FromClientConfigAndContext as _,
+    config::{FromClientConfigAndContext as _, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode},
     producer::{
         BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig, ThreadedProducer,
@@ -25,8 +25,9 @@ use crate::connection;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What became of the reports; filled by librdkafka's delivery callback.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outcome {
+    connection: kafka::Context,
     delivered: AtomicU64,
     failed: AtomicU64,
     first_error: OnceLock<String>,
@@ -60,7 +61,15 @@ impl Outcome {
     }
 }
 
-impl ClientContext for Outcome {}
+impl ClientContext for Outcome {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.connection.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.connection.error(error, reason);
+    }
+}
 
 impl ProducerContext for Outcome {
     type DeliveryOpaque = ();
@@ -88,9 +97,15 @@ impl Delivery {
     /// When the settings make no client.
     pub async fn open(args: &connection::Args) -> anyhow::Result<Self> {
         let encoder = args.ready().await?;
-        let producer =
-            ThreadedProducer::from_config_and_context(&args.producer(), Outcome::default())
-                .context("the Kafka settings make no producer")?;
+        let settings = args.producer();
+        let outcome = Outcome {
+            connection: kafka::Context::of(&settings),
+            delivered: AtomicU64::default(),
+            failed: AtomicU64::default(),
+            first_error: OnceLock::new(),
+        };
+        let producer = ThreadedProducer::from_config_and_context(&settings, outcome)
+            .context("the Kafka settings make no producer")?;
         Ok(Self {
             producer,
             encoder,
@@ -114,6 +129,8 @@ impl Delivery {
             .key(&report.object_id)
             .payload(&value);
         loop {
+            let connection = &self.outcome().connection;
+            connection.reconnect(self.producer.client());
             match self.producer.send(record) {
                 Ok(()) => return Ok(true),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
@@ -147,6 +164,8 @@ impl Delivery {
                         .purge(PurgeConfig::default().queue().inflight());
                 }
             }
+            let connection = &self.outcome().connection;
+            connection.reconnect(self.producer.client());
             // An error here is the timeout: the loop's condition is what counts.
             drop(self.producer.flush(Duration::from_millis(100)));
         }

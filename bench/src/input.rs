@@ -97,13 +97,12 @@ impl Sender {
             schema_registry_password_file: None,
             schema_registry_ca_file: None,
         })?;
-        let producer = args
-            .producer("bench")
+        let mut settings = args.producer("bench");
+        settings
             .set("linger.ms", "20")
             .set("batch.size", "262144")
-            .set("queue.buffering.max.messages", "500000")
-            .create_with_context(kafka::Context)
-            .context("the Kafka settings make no producer")?;
+            .set("queue.buffering.max.messages", "500000");
+        let producer = kafka::create(&settings).context("the Kafka settings make no producer")?;
         let encoder = registry.encoder(&topic, schema::SITE_ATTACK_REPORT).await;
         Ok(Self {
             producer,

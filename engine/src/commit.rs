@@ -106,37 +106,42 @@ struct Topics {
     reports: Topic,
 }
 
+/// What a committer needs to know.
+pub struct Settings {
+    /// The application's topics.
+    pub names: Arc<Names>,
+    /// The group whose offsets are committed.
+    pub group: ConsumerGroupMetadata,
+    /// Hears of every committed epoch of a task once it is in its store.
+    pub committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
+    /// Ends endless retries.
+    pub stop: Arc<AtomicBool>,
+    /// Shows that the committer goes on.
+    pub pulse: Pulse,
+    /// Beats when brokers answer others of this instance.
+    pub answers: Pulse,
+}
+
 /// Writes epochs.
 pub struct Committer {
     producer: Producer,
     topics: Topics,
-    names: Arc<Names>,
-    group: Arc<ConsumerGroupMetadata>,
-    committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
-    stop: Arc<AtomicBool>,
-    pulse: Pulse,
-    answers: Pulse,
+    settings: Settings,
     tie: Tie,
 }
 
 impl Committer {
-    /// A committer with its own producer. Nothing is asked of the broker yet. `committed` hears of
-    /// every committed epoch once it is in its store; `stop` ends endless retries; `pulse` shows that
-    /// it goes on; `answers` beats when brokers answer others of this instance.
+    /// A committer with its own producer. Nothing is asked of the broker yet.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(
         kafka: &kafka::Args,
         transactional_id: &str,
-        names: Arc<Names>,
-        group: Arc<ConsumerGroupMetadata>,
-        committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
-        stop: Arc<AtomicBool>,
-        pulse: Pulse,
-        answers: Pulse,
+        settings: Settings,
     ) -> anyhow::Result<Self> {
         let config = transactional(kafka, transactional_id);
+        let names = &settings.names;
         let written = [
             names.changelog.as_str(),
             &names.states,
@@ -153,12 +158,7 @@ impl Committer {
                 dead_letters,
                 reports,
             },
-            names,
-            group,
-            committed,
-            stop,
-            pulse,
-            answers,
+            settings,
             tie: Tie::default(),
         })
     }
@@ -170,7 +170,7 @@ impl Committer {
     /// When the id cannot be initialised at all.
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
-            self.pulse.beat();
+            self.settings.pulse.beat();
             match self.producer.client().init_transactions(CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
@@ -190,7 +190,7 @@ impl Committer {
     /// Takes epochs until the channel closes.
     pub fn run(mut self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
         loop {
-            self.pulse.beat();
+            self.settings.pulse.beat();
             match epochs.recv_timeout(Duration::from_millis(500)) {
                 Ok(epoch) => {
                     let outcome = self.commit(&epoch);
@@ -225,13 +225,13 @@ impl Committer {
 
     fn transaction(&mut self, epoch: &Epoch) -> Result<(), (Way, String)> {
         self.producer.forget_deliveries();
-        self.call("begin", false, kafka::Producer::begin_transaction)?;
+        self.call("begin", false, |producer, _| producer.begin_transaction())?;
         let mut offsets = TopicPartitionList::new();
         for task in &epoch.tasks {
             self.send(task)?;
             if let Some(offset) = task.next_offset {
                 let added = offsets.add_partition_offset(
-                    &self.names.reports,
+                    &self.settings.names.reports,
                     kafka_partition(task.partition),
                     Offset::Offset(offset),
                 );
@@ -240,12 +240,13 @@ impl Committer {
         }
         self.deliver()?;
         if offsets.count() > 0 {
-            let group = Arc::clone(&self.group);
-            self.call("send offsets", false, |producer| {
-                producer.send_offsets_to_transaction(&offsets, &group, CALL)
+            self.call("send offsets", false, |producer, group| {
+                producer.send_offsets_to_transaction(&offsets, group, CALL)
             })?;
         }
-        self.call("commit", true, |producer| producer.commit_transaction(CALL))
+        self.call("commit", true, |producer, _| {
+            producer.commit_transaction(CALL)
+        })
     }
 
     fn send(&mut self, task: &TaskEpoch) -> Result<(), (Way, String)> {
@@ -276,8 +277,8 @@ impl Committer {
         messages: impl IntoIterator<Item = Message<'a>>,
     ) -> Result<(), (Way, String)> {
         let goes_on = || {
-            self.pulse.beat();
-            !self.stop.load(Ordering::Acquire)
+            self.settings.pulse.beat();
+            !self.settings.stop.load(Ordering::Acquire)
         };
         self.producer
             .produce(topic, partition, messages, goes_on)
@@ -286,16 +287,16 @@ impl Committer {
 
     /// Waits until every record has been delivered or has failed.
     fn deliver(&mut self) -> Result<(), (Way, String)> {
-        let mut stall = Stall::at(self.answers.count(), self.producer.in_flight());
+        let mut stall = Stall::at(self.settings.answers.count(), self.producer.in_flight());
         while self.producer.in_flight() > 0 {
             if self.stopping() {
                 return Err((Way::Abort, "stopped while the broker was away".into()));
             }
-            if stall.is_stuck(self.answers.count(), self.producer.in_flight()) {
+            if stall.is_stuck(self.settings.answers.count(), self.producer.in_flight()) {
                 let why = "brokers answer, but none takes what this producer has to deliver";
                 return Err((Way::Close, why.into()));
             }
-            self.pulse.beat();
+            self.settings.pulse.beat();
             self.producer.serve(LOOK_UP);
         }
         match self.producer.failed() {
@@ -309,11 +310,11 @@ impl Committer {
         &mut self,
         name: &str,
         during_commit: bool,
-        call: impl Fn(&kafka::Producer) -> Result<(), KafkaError>,
+        call: impl Fn(&kafka::Producer, &ConsumerGroupMetadata) -> Result<(), KafkaError>,
     ) -> Result<(), (Way, String)> {
         loop {
-            self.pulse.beat();
-            let Err(error) = call(self.producer.client()) else {
+            self.settings.pulse.beat();
+            let Err(error) = call(self.producer.client(), &self.settings.group) else {
                 return Ok(());
             };
             match way(&error, during_commit) {
@@ -333,7 +334,7 @@ impl Committer {
             .client()
             .purge(PurgeConfig::default().queue().inflight());
         loop {
-            self.pulse.beat();
+            self.settings.pulse.beat();
             // What was purged is reported too, and `abort_transaction` waits for that to be heard.
             for _ in 0..10 {
                 if self.producer.in_flight() > 0 {
@@ -370,13 +371,13 @@ impl Committer {
                     };
                 }
             }
-            (self.committed)(task);
+            (self.settings.committed)(task);
         }
         Outcome::Committed
     }
 
     fn stopping(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
+        self.settings.stop.load(Ordering::Acquire)
     }
 }
 

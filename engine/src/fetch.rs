@@ -20,12 +20,13 @@ use rdkafka::{
 };
 use rdkafka_sys as rdsys;
 
-use crate::intake::SourceRecord;
+use crate::{events::Events, intake::SourceRecord};
 
 /// A consumer with manual assignment that is read in batches.
 pub struct Fetcher {
     // Declared before the consumer: dropped first, as librdkafka requires.
     queue: Queue,
+    events: Events,
     consumer: kafka::Consumer,
     messages: Vec<*mut rdsys::rd_kafka_message_t>,
 }
@@ -49,7 +50,7 @@ impl Fetcher {
     /// # Errors
     /// When librdkafka refuses the configuration.
     pub fn new(config: &ClientConfig, batch: usize) -> KafkaResult<Self> {
-        let consumer: kafka::Consumer = config.create_with_context(kafka::Context)?;
+        let consumer: kafka::Consumer = kafka::create(config)?;
         // SAFETY: the client is alive; the consumer queue lives until it is destroyed by `Queue`.
         let queue = unsafe { rdsys::rd_kafka_queue_get_consumer(consumer.client().native_ptr()) };
         if queue.is_null() {
@@ -57,6 +58,7 @@ impl Fetcher {
         }
         Ok(Self {
             queue: Queue(queue),
+            events: Events::apart_from_records(consumer.client()),
             consumer,
             messages: vec![ptr::null_mut(); batch],
         })
@@ -126,6 +128,8 @@ impl Fetcher {
 
     /// The next messages, waiting up to `timeout` for a full batch.
     pub fn next(&mut self, timeout: Duration) -> Batch<'_> {
+        self.events
+            .serve(self.consumer.client(), Duration::ZERO, |_| {});
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: `messages` has room for as many pointers as its length says, and librdkafka
         // fills the first `count` of them with messages that we own.

@@ -38,18 +38,19 @@ pub fn start(
     settings: Settings,
     on: impl Fn(Findings) + Send + 'static,
 ) -> anyhow::Result<mpsc::Sender<()>> {
-    let client = settings
-        .kafka
-        .consumer(
-            &format!("{}-guard", settings.application_id),
-            &settings.application_id,
-        )
-        .create_with_context(kafka::Context)?;
+    let client = settings.kafka.consumer(
+        &format!("{}-guard", settings.application_id),
+        &settings.application_id,
+    );
+    let client: kafka::Consumer = kafka::create(&client)?;
     let (stop, stopped) = mpsc::channel();
     thread::Builder::new()
         .name("guard".into())
         .spawn(move || {
             while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
+                // It reads nothing: this only hears what is wrong with it.
+                client.poll(Duration::ZERO);
+                client.context().reconnect(client.client());
                 match look(&settings, &client) {
                     Ok(findings) => on(findings),
                     Err(error) => tracing::debug!(error = format!("{error:#}"), "guard"),

@@ -9,6 +9,7 @@ pub mod commit;
 pub mod config;
 pub mod digest;
 pub mod epoch;
+mod events;
 pub mod fetch;
 pub mod guard;
 pub mod identity;

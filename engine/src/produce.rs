@@ -6,12 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{
-    collections::HashMap,
-    ffi::{CStr, CString},
-    ptr,
-    time::Duration,
-};
+use std::{collections::HashMap, ffi::CString, ptr, time::Duration};
 
 use common::kafka;
 use rdkafka::{
@@ -20,6 +15,8 @@ use rdkafka::{
     producer::Producer as _,
 };
 use rdkafka_sys as rdsys;
+
+use crate::events::Events;
 
 /// Messages handed to librdkafka in one call.
 const BATCH: usize = 1_000;
@@ -36,7 +33,7 @@ pub type Message<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 /// A producer that is told where to by [`Topic`].
 pub struct Producer {
     // Declared before the client: dropped first, as librdkafka requires.
-    queue: Queue,
+    events: Events,
     topics: Vec<TopicHandle>,
     client: kafka::Producer,
     batch: Vec<rdsys::rd_kafka_message_t>,
@@ -60,15 +57,6 @@ struct Delivered {
     failed: Option<RDKafkaErrorCode>,
 }
 
-struct Queue(*mut rdsys::rd_kafka_queue_t);
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        // SAFETY: the queue was obtained from `rd_kafka_queue_get_main` and is destroyed once.
-        unsafe { rdsys::rd_kafka_queue_destroy(self.0) }
-    }
-}
-
 struct TopicHandle(*mut rdsys::rd_kafka_topic_t);
 
 impl Drop for TopicHandle {
@@ -76,13 +64,6 @@ impl Drop for TopicHandle {
         // SAFETY: the handle was obtained from `rd_kafka_topic_new` and is destroyed once.
         unsafe { rdsys::rd_kafka_topic_destroy(self.0) }
     }
-}
-
-/// What one event of librdkafka was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Served {
-    Nothing,
-    Something,
 }
 
 impl Producer {
@@ -95,22 +76,23 @@ impl Producer {
         config: &ClientConfig,
         topics: [&str; N],
     ) -> KafkaResult<(Self, [Topic; N])> {
-        let client: kafka::Producer = config.create_with_context(kafka::Context)?;
+        let client: kafka::Producer = kafka::create(config)?;
         let native = client.client().native_ptr();
-        // SAFETY: the client is alive; the queue lives until it is destroyed by `Queue`.
-        let queue = Queue(unsafe { rdsys::rd_kafka_queue_get_main(native) });
+        let events = Events::of(client.client());
         let mut handles = Vec::with_capacity(N);
         for topic in topics {
-            let name = CString::new(topic).map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
+            let name =
+                CString::new(topic).map_err(|e| KafkaError::ClientCreation(e.to_string()))?;
             // SAFETY: the client is alive, the name ends with a zero; no configuration means the default.
-            let handle = unsafe { rdsys::rd_kafka_topic_new(native, name.as_ptr(), ptr::null_mut()) };
+            let handle =
+                unsafe { rdsys::rd_kafka_topic_new(native, name.as_ptr(), ptr::null_mut()) };
             if handle.is_null() {
                 return Err(KafkaError::ClientCreation(format!("topic {topic}")));
             }
             handles.push(TopicHandle(handle));
         }
         let producer = Self {
-            queue,
+            events,
             topics: handles,
             client,
             batch: Vec::with_capacity(BATCH),
@@ -144,7 +126,8 @@ impl Producer {
             self.batch.clear();
             let tracked = topic == self.tracked;
             let batch = messages.by_ref().take(BATCH);
-            self.batch.extend(batch.map(|message| native(message, tracked)));
+            self.batch
+                .extend(batch.map(|message| native(message, tracked)));
             if self.batch.is_empty() {
                 return Ok(());
             }
@@ -171,8 +154,9 @@ impl Producer {
                 i32::try_from(self.batch.len()).unwrap_or(i32::MAX),
             );
         }
-        self.batch
-            .retain(|message| message.err != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR);
+        self.batch.retain(|message| {
+            message.err != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        });
         let full = rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__QUEUE_FULL;
         match self.batch.iter().find(|message| message.err != full) {
             Some(refused) => Err(KafkaError::MessageProduction(refused.err.into())),
@@ -188,40 +172,9 @@ impl Producer {
 
     /// Serves what librdkafka has to report, waiting up to `timeout` for the first of it.
     pub fn serve(&mut self, timeout: Duration) {
-        let mut served = self.serve_one(timeout);
-        while served == Served::Something {
-            served = self.serve_one(Duration::ZERO);
-        }
-    }
-
-    fn serve_one(&mut self, timeout: Duration) -> Served {
-        let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: the queue is alive; the event, if any, is ours, and destroyed once, after its last use.
-        unsafe {
-            let event = rdsys::rd_kafka_queue_poll(self.queue.0, timeout);
-            if event.is_null() {
-                return Served::Nothing;
-            }
-            match rdsys::rd_kafka_event_type(event) {
-                rdsys::RD_KAFKA_EVENT_DR => {
-                    loop {
-                        let message = rdsys::rd_kafka_event_message_next(event);
-                        if message.is_null() {
-                            break;
-                        }
-                        self.delivered.hear(&*message);
-                    }
-                }
-                rdsys::RD_KAFKA_EVENT_ERROR => {
-                    let text = CStr::from_ptr(rdsys::rd_kafka_event_error_string(event));
-                    // Told by the log as well, and handled where a call fails.
-                    tracing::debug!(reason = %text.to_string_lossy(), "librdkafka");
-                }
-                _ => {}
-            }
-            rdsys::rd_kafka_event_destroy(event);
-        }
-        Served::Something
+        let delivered = &mut self.delivered;
+        let on_report = |message: &rdsys::rd_kafka_message_t| delivered.hear(message);
+        self.events.serve(self.client.client(), timeout, on_report);
     }
 
     /// Whatever was delivered until now belongs to the past.

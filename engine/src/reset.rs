@@ -70,10 +70,8 @@ impl Survey {
 pub fn survey(target: &Target) -> anyhow::Result<Survey> {
     let id = &target.application_id;
     let names = Names::of(id);
-    let client: kafka::Consumer = target
-        .kafka
-        .consumer(&format!("{id}-reset"), id)
-        .create_with_context(kafka::Context)?;
+    let client = target.kafka.consumer(&format!("{id}-reset"), id);
+    let client: kafka::Consumer = kafka::create(&client)?;
     let metadata = client
         .fetch_metadata(None, CALL)
         .context("the brokers do not answer")?;

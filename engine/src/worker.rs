@@ -16,7 +16,7 @@ use common::{kafka, topics::Names};
 use rdkafka::consumer::Consumer as _;
 
 use crate::{
-    commit::{Committer, Outcome, Tie},
+    commit::{self, Committer, Outcome, Tie},
     epoch::{Epoch, TaskEpoch},
     fetch::Fetcher,
     lookup::Lookup,
@@ -217,12 +217,14 @@ impl<P: Processor> Worker<P> {
         let committer = Committer::new(
             &settings.kafka,
             &settings.transactional_id,
-            Arc::clone(&settings.names),
-            Arc::new(group),
-            Arc::clone(&settings.committed),
-            Arc::clone(&settings.stop),
-            settings.commit_pulse.clone(),
-            settings.answers.clone(),
+            commit::Settings {
+                names: Arc::clone(&settings.names),
+                group,
+                committed: Arc::clone(&settings.committed),
+                stop: Arc::clone(&settings.stop),
+                pulse: settings.commit_pulse.clone(),
+                answers: settings.answers.clone(),
+            },
         )?;
         committer.initialise()?;
         let tie = committer.tie();

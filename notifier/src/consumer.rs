@@ -7,14 +7,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use common::shutdown::Shutdown;
+use common::{kafka, shutdown::Shutdown};
 use metrics::gauge;
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
     consumer::{
         BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance, RebalanceProtocol,
     },
-    error::KafkaResult,
+    error::{KafkaError, KafkaResult},
     topic_partition_list::TopicPartitionListElem,
 };
 
@@ -28,6 +29,7 @@ use crate::{
 /// What librdkafka calls while it is polled.
 struct Context {
     topic: String,
+    connection: kafka::Context,
     lanes: Mutex<Lanes>,
     health: Health,
 }
@@ -62,7 +64,15 @@ impl Context {
     }
 }
 
-impl ClientContext for Context {}
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.connection.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.connection.error(error, reason);
+    }
+}
 
 impl ConsumerContext for Context {
     /// Partitions go: their lanes stop, and what these have done is committed while it still may be.
@@ -139,6 +149,7 @@ pub fn run(
     }
     let context = Context {
         topic: topic.to_owned(),
+        connection: kafka::Context::of(&settings),
         lanes: Mutex::new(lanes),
         health: health.clone(),
     };
@@ -158,6 +169,7 @@ pub fn run(
 fn poll(consumer: &BaseConsumer<Context>, shutdown: &Shutdown) -> anyhow::Result<()> {
     let context = consumer.context();
     while !shutdown.is_cancelled() {
+        context.connection.reconnect(consumer.client());
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 let record = Record::of(&message);

@@ -5,13 +5,14 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use common::{
     avro::Encoder,
+    kafka,
     registry::Registry,
     schema::{DEAD_LETTER, DeadLetter},
     topics,
 };
 use rdkafka::{
     ClientConfig,
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer as _},
 };
 use tokio::sync::OnceCell;
 
@@ -20,7 +21,8 @@ use crate::{config::Config, record::Record};
 /// Writes dead letters.
 pub struct DeadLetters {
     topic: String,
-    producer: FutureProducer,
+    producer: FutureProducer<kafka::Context>,
+    connection: kafka::Context,
     registry: Registry,
     /// Made for the first dead letter: a notifier without any starts without the registry.
     encoder: OnceCell<Encoder<DeadLetter>>,
@@ -43,14 +45,15 @@ impl DeadLetters {
         };
         let timeout = Duration::from_secs(30);
         topics::ensure(&kafka, &[spec], config.replication_factor, timeout).await?;
-        let producer = config
-            .kafka
-            .producer("notifier")
-            .create()
+        let settings = config.kafka.producer("notifier");
+        let connection = kafka::Context::of(&settings);
+        let producer = settings
+            .create_with_context(connection.clone())
             .context("the Kafka settings make no producer")?;
         Ok(Self {
             topic,
             producer,
+            connection,
             registry,
             encoder: OnceCell::new(),
         })
@@ -82,6 +85,7 @@ impl DeadLetters {
         let value = encoder.encode(&letter)?;
         let mut pause = Duration::from_millis(200);
         loop {
+            self.connection.reconnect(self.producer.client());
             let mut to = FutureRecord::to(&self.topic).payload(&value);
             if let Some(key) = &record.key {
                 to = to.key(key);

@@ -99,7 +99,7 @@ impl Probes {
     /// No consumer can be made.
     pub fn watch(self: &Arc<Self>, kafka: &kafka::Args, topic: &str) -> Result<()> {
         let config = kafka.consumer("soak-probes", "soak-probes");
-        let consumer: kafka::Consumer = config.create_with_context(kafka::Context)?;
+        let consumer: kafka::Consumer = kafka::create(&config)?;
         let mut all = TopicPartitionList::new();
         for partition in 0..i32::try_from(self.ids.len())? {
             all.add_partition_offset(topic, partition, Offset::Beginning)?;
@@ -116,6 +116,7 @@ impl Probes {
                     checked = Instant::now();
                     stood = probes.unstick(&consumer, &topic, &stood);
                 }
+                consumer.context().reconnect(consumer.client());
                 let message = match consumer.poll(Duration::from_millis(50)) {
                     Some(Ok(message)) => message,
                     Some(Err(error)) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use common::kafka;
 use e2e::topics::Record;
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::Consumer as _;
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::{Offset, TopicPartitionList};
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// A reader of one topic from its beginning on.
 pub struct Tail {
     topic: String,
-    consumer: BaseConsumer,
-    uncommitted: BaseConsumer,
+    consumer: kafka::Consumer,
+    uncommitted: kafka::Consumer,
     /// Where each partition goes on.
     next: BTreeMap<i32, i64>,
 }
@@ -34,12 +34,12 @@ impl Tail {
         let mut config = kafka.consumer("soak", "soak");
         config.set("enable.partition.eof", "true");
         config.set("fetch.wait.max.ms", "20");
-        let consumer = config.create()?;
+        let consumer = kafka::create(&config)?;
         config.set("isolation.level", "read_uncommitted");
         Ok(Self {
             topic: topic.to_owned(),
             consumer,
-            uncommitted: config.create()?,
+            uncommitted: kafka::create(&config)?,
             next: (0..partitions).map(|partition| (partition, 0)).collect(),
         })
     }
@@ -104,8 +104,11 @@ impl Tail {
     }
 
     /// Where a partition ends for this consumer: for one that reads committed records only, the last stable offset.
-    fn end(&self, consumer: &BaseConsumer, partition: i32, deadline: Instant) -> Result<i64> {
+    fn end(&self, consumer: &kafka::Consumer, partition: i32, deadline: Instant) -> Result<i64> {
         loop {
+            // Nothing is assigned: this only hears what is wrong with it.
+            consumer.poll(Duration::ZERO);
+            consumer.context().reconnect(consumer.client());
             match consumer.fetch_watermarks(&self.topic, partition, CALL) {
                 Ok((_, end)) => return Ok(end),
                 // Leaders change while brokers come back; it is found out by trying again.

@@ -20,16 +20,19 @@ use crate::probes::{self, Probes};
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Hears what became of records.
-#[derive(Clone, Default)]
-struct Account(Arc<Mutex<Vec<Written>>>);
+#[derive(Clone)]
+struct Account {
+    written: Arc<Mutex<Vec<Written>>>,
+    connection: kafka::Context,
+}
 
 impl ClientContext for Account {
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        kafka::Context.log(level, facility, message);
+        self.connection.log(level, facility, message);
     }
 
     fn error(&self, error: rdkafka::error::KafkaError, reason: &str) {
-        kafka::Context.error(error, reason);
+        self.connection.error(error, reason);
     }
 }
 
@@ -41,7 +44,7 @@ impl ProducerContext for Account {
             Ok(message) => (message, Some((message.partition(), message.offset()))),
             Err((_, message)) => (message, None),
         };
-        lock(&self.0).push(Written {
+        lock(&self.written).push(Written {
             at,
             content: content(message.key(), message.payload()),
         });
@@ -77,11 +80,14 @@ impl Writer {
         probes: Arc<Probes>,
         rate: u32,
     ) -> Result<Self> {
-        let account = Account::default();
         let mut config = kafka.producer("soak");
         config
             .set("linger.ms", "5")
             .set("message.timeout.ms", PATIENCE.as_millis().to_string());
+        let account = Account {
+            written: Arc::default(),
+            connection: kafka::Context::of(&config),
+        };
         let producer: ThreadedProducer<Account> = config.create_with_context(account.clone())?;
         let producer = Arc::new(producer);
         let shared = Arc::new(Shared {
@@ -127,7 +133,7 @@ impl Writer {
         self.producer
             .flush(PATIENCE)
             .context("flushing the writer")?;
-        Ok(std::mem::take(&mut *lock(&self.account.0)))
+        Ok(std::mem::take(&mut *lock(&self.account.written)))
     }
 
     /// Sets by how much the clock of an agent is ahead; returns the agent's id.
@@ -150,6 +156,7 @@ impl Shared {
         while !self.over.load(Ordering::Acquire) {
             // The pace of the history, not a wait for anything.
             thread::sleep(Duration::from_millis(5));
+            producer.context().connection.reconnect(producer.client());
             if !self.wanted.load(Ordering::Acquire) {
                 self.idle.store(true, Ordering::Release);
                 last = Instant::now();

@@ -9,7 +9,7 @@ use common::{
     schema::{self, ClearOverride, DeleteObject, SetState},
     topics::Names,
 };
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use serde::Serialize;
 
 /// Where a command stands in the source topic.
@@ -42,7 +42,8 @@ impl std::str::FromStr for Position {
 
 /// Writes commands.
 pub(crate) struct Commands {
-    producer: FutureProducer,
+    producer: FutureProducer<kafka::Context>,
+    connection: kafka::Context,
     topic: String,
     set_state: Encoder<SetState>,
     clear_override: Encoder<ClearOverride>,
@@ -61,8 +62,10 @@ impl Commands {
         config
             .set("linger.ms", "0")
             .set("message.timeout.ms", "10000");
+        let connection = kafka::Context::of(&config);
         Ok(Self {
-            producer: config.create()?,
+            producer: config.create_with_context(connection.clone())?,
+            connection,
             set_state: registry.encoder(&topic, schema::SET_STATE).await,
             clear_override: registry.encoder(&topic, schema::CLEAR_OVERRIDE).await,
             delete_object: registry.encoder(&topic, schema::DELETE_OBJECT).await,
@@ -91,6 +94,7 @@ impl Commands {
         encoder: &Encoder<T>,
         command: &T,
     ) -> anyhow::Result<Position> {
+        self.connection.reconnect(self.producer.client());
         let value = encoder.encode(command)?;
         let record = FutureRecord::to(&self.topic).key(object_id).payload(&value);
         let delivery = self

@@ -57,7 +57,7 @@ impl Link {
             .set("fetch.wait.max.ms", "50");
         let reader = |topic: &str| -> anyhow::Result<Reader> {
             let reader = Reader {
-                consumer: config.create_with_context(kafka::Context)?,
+                consumer: kafka::create(&config)?,
                 topic: topic.to_owned(),
                 position: 0,
             };
@@ -78,6 +78,10 @@ impl Link {
             if let Read::Record(key, value) = read {
                 on_instance(key, value, on);
             }
+        }
+        for reader in [&self.instances, &self.plans] {
+            let consumer = &reader.consumer;
+            consumer.context().reconnect(consumer.client());
         }
         while let Some(read) = self.plans.poll(Duration::ZERO) {
             if let Read::Record(_, value) = read {
@@ -187,7 +191,7 @@ impl Beats {
     pub fn start(kafka: &kafka::Args, names: &Names, id: &str, row: Row) -> anyhow::Result<Self> {
         let mut config = kafka.producer(&format!("{id}-beats"));
         config.set("linger.ms", "0");
-        let producer: kafka::Producer = config.create_with_context(kafka::Context)?;
+        let producer: kafka::Producer = kafka::create(&config)?;
         let row = Arc::new(Mutex::new(row));
         let (wake, woken) = mpsc::channel();
         let beating = Beating {
@@ -249,6 +253,7 @@ impl Beating {
         let mut due = true;
         loop {
             self.producer.poll(Duration::ZERO);
+            self.producer.context().reconnect(self.producer.client());
             // One at a time: a backlog written when the broker comes back would make this
             // instance's log time run ahead, and the others suspects.
             if due && self.producer.in_flight_count() == 0 {
@@ -394,7 +399,7 @@ fn perform(
 
 fn take_lead(kafka: &kafka::Args, id: &str) -> anyhow::Result<kafka::Producer> {
     let config = transactional(kafka, id);
-    let producer: kafka::Producer = config.create_with_context(kafka::Context)?;
+    let producer: kafka::Producer = kafka::create(&config)?;
     producer.init_transactions(CALL)?;
     Ok(producer)
 }

@@ -58,10 +58,8 @@ impl Changelog {
     ) -> anyhow::Result<Self> {
         let client_id = format!("{application_id}-restore");
         let mut config = kafka.consumer(&client_id, application_id);
-        let uncommitted: kafka::Consumer = config
-            .clone()
-            .set("isolation.level", "read_uncommitted")
-            .create_with_context(kafka::Context)?;
+        let mut uncommitted = config.clone();
+        uncommitted.set("isolation.level", "read_uncommitted");
         config
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "20")
@@ -69,7 +67,7 @@ impl Changelog {
             .set("auto.offset.reset", "error");
         Ok(Self {
             fetcher: Fetcher::new(&config, BATCH)?,
-            uncommitted,
+            uncommitted: kafka::create(&uncommitted)?,
             topic: names.changelog.clone(),
             source: names.reports.clone(),
         })
@@ -80,6 +78,10 @@ impl Changelog {
     /// # Errors
     /// When the brokers do not tell. The clients have asked for the partition's leader anew then.
     pub(super) fn ends(&self, partition: u32) -> anyhow::Result<Ends> {
+        // It reads nothing: this only hears what is wrong with it.
+        self.uncommitted.poll(Duration::ZERO);
+        let context = self.uncommitted.context();
+        context.reconnect(self.uncommitted.client());
         let ends = self.ask_for_ends(partition);
         if ends.is_err() {
             // A client that reads nothing does not notice that a leader has left the cluster.

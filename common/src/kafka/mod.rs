@@ -1,12 +1,15 @@
 //! Settings of the Kafka clients. Whatever librdkafka understands can be passed through untouched.
 
-use std::str::FromStr;
+mod lost;
+
+use std::{str::FromStr, sync::Arc, time::Instant};
 
 use rdkafka::{
     ClientConfig, ClientContext,
-    config::RDKafkaLogLevel,
+    client::Client,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     message::DeliveryResult,
     producer::{BaseProducer, ProducerContext},
 };
@@ -37,9 +40,40 @@ pub struct Args {
     pub kafka: Vec<Setting>,
 }
 
-/// What clients log: trouble once, in a sentence; what is not trouble, not at all.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Context;
+/// What clients log: trouble once, in a sentence; what is not trouble, not at all. And what helps a
+/// client that has lost all its brokers: see [`Self::reconnect`].
+#[derive(Debug, Clone)]
+pub struct Context {
+    servers: Arc<str>,
+    lost: Arc<lost::Lost>,
+}
+
+/// Makes a client with a [`Context`].
+///
+/// # Errors
+/// When librdkafka refuses the configuration.
+pub fn create<T: FromClientConfigAndContext<Context>>(config: &ClientConfig) -> KafkaResult<T> {
+    config.create_with_context(Context::of(config))
+}
+
+impl Context {
+    /// The context of a client with these settings.
+    #[must_use]
+    pub fn of(config: &ClientConfig) -> Self {
+        Self {
+            servers: config.get("bootstrap.servers").unwrap_or_default().into(),
+            lost: Arc::default(),
+        }
+    }
+
+    /// To be called now and then by whoever polls the client of this context: a client that has lost
+    /// all brokers, and does not try any more, is told of them again. Costs next to nothing otherwise.
+    pub fn reconnect<C: ClientContext>(&self, client: &Client<C>) {
+        if self.lost.is_due(Instant::now()) {
+            lost::name_brokers(client, &self.servers);
+        }
+    }
+}
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
@@ -58,6 +92,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) => {}
+            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost.said(Instant::now()),
             // Told by the log as well, and handled where the call fails.
             _ => tracing::debug!(%error, reason, "librdkafka"),
         }
