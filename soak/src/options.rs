@@ -31,7 +31,7 @@ pub struct Options {
     #[arg(long, env = "SOAK_SEED", value_name = "NUMBER")]
     pub seed: Option<u64>,
     /// Which faults: kinds (kill, zombie, drop-end-txn) or families (process, network, answers, brokers, disk, agents);
-    /// default: all but those that are marked as off
+    /// default: all
     #[arg(
         long,
         env = "SOAK_FAULTS",
@@ -77,11 +77,7 @@ impl Options {
     pub fn kinds(&self) -> Vec<Kind> {
         let asked: Vec<Kind> = self.faults.iter().flatten().copied().collect();
         let wanted = |fault: &&Fault| {
-            let chosen = if asked.is_empty() {
-                fault.on
-            } else {
-                asked.contains(&fault.kind)
-            };
+            let chosen = asked.is_empty() || asked.contains(&fault.kind);
             chosen && usize::from(self.brokers) >= fault.brokers
         };
         Fault::ALL

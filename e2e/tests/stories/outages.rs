@@ -1,7 +1,7 @@
 //! Servers that are away: work waits, says why, and goes on.
 
 use anyhow::{Result, ensure};
-use common::schema::SiteAttackVerdict::Clear;
+use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
 use devkit::{Kafka, KafkaOptions, Registry};
 use e2e::{Application, PATIENCE, story, until};
 use reqwest::{Method, StatusCode};
@@ -93,6 +93,67 @@ async fn without_kafka_it_says_so_and_goes_on_when_it_is_back() -> Result<()> {
     })
     .await?;
     ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_loss_of_a_leading_broker_of_three_loses_nothing() -> Result<()> {
+    let kafka = Kafka::start(KafkaOptions {
+        brokers: 3,
+        ..KafkaOptions::default()
+    })
+    .await?;
+    let servers = e2e::shared_servers().await?;
+    let app = Application::at("broker-lost", kafka.bootstrap(), servers.registry_url())?;
+    let flags = [
+        ("quorum", "1"),
+        ("freshness", "1h"),
+        ("partitions", "4"),
+        ("replication-factor", "3"),
+    ];
+    let a = app.state_service("a", &flags)?;
+    let b = app.state_service("b", &flags)?;
+    a.ready().await?;
+    b.ready().await?;
+    let topics = app.topics()?;
+    let api = a.api().await?;
+    let sites: Vec<String> = (0..12)
+        .map(|i| format!("site-{i:02}.example.com"))
+        .collect();
+    let mut lost = None;
+    for round in 1..=6 {
+        match round {
+            // Whoever leads the changelog takes part in every commit.
+            2 | 4 => {
+                let leader = topics.leader(&topics.names().changelog, 0)?;
+                kafka.kill_broker(leader).await?;
+                lost = Some(leader);
+            }
+            3 | 5 => {
+                if let Some(lost) = lost.take() {
+                    kafka.start_broker(lost).await?;
+                }
+            }
+            _ => {}
+        }
+        let verdict = if round % 2 == 0 { Clear } else { UnderAttack };
+        for site in &sites {
+            topics
+                .report(&report(site, "waf-1", verdict, round))
+                .await?;
+        }
+        let applied = async || {
+            let objects = api.list("").await?.objects;
+            Ok(objects.iter().filter(|o| o.version == round).count())
+        };
+        let what = format!("round {round} has been applied");
+        until(&what, PATIENCE * 3, applied, |n| *n == sites.len()).await?;
+    }
+    for site in &sites {
+        let states = topics.states_of(site).await?;
+        let versions: Vec<i64> = states.into_iter().flatten().map(|s| s.version).collect();
+        ensure!(versions == [1, 2, 3, 4, 5, 6], "{site}: {versions:?}");
+    }
     Ok(())
 }
 

@@ -77,8 +77,6 @@ pub struct Fault {
     pub lasts_ms: (i64, i64),
     /// The brokers that it needs.
     pub brokers: usize,
-    /// Is it chosen unless the command line says which?
-    pub on: bool,
 }
 
 const fn fault(
@@ -95,7 +93,6 @@ const fn fault(
         weight,
         lasts_ms,
         brokers: 1,
-        on: true,
     }
 }
 
@@ -163,10 +160,7 @@ impl Fault {
         fault(Kind::SlowDisk, "slow-disk", "disk", 5, (500, 3_000)),
         // Seldom: a service notices only when it writes, which may take half a minute.
         fault(Kind::FullDisk, "full-disk", "disk", 1, (0, 1_000)),
-        Fault {
-            on: false,
-            ..fault(Kind::CorruptStore, "corrupt-store", "disk", 4, (0, 500))
-        },
+        fault(Kind::CorruptStore, "corrupt-store", "disk", 4, (0, 500)),
         fault(Kind::AgentClock, "agent-clock", "agents", 4, (500, 4_000)),
     ];
 
