@@ -389,6 +389,7 @@ impl<P: Processor> Conductor<P> {
                 self.seat.ask(Duty::TakeLead);
             }
             Lead::Yes => {
+                self.forget_the_gone();
                 if let Some(plan) = self.cluster.next_plan(self.settings.partitions) {
                     tracing::info!(number = plan.number, members = ?plan.members.keys(), "writing a plan");
                     self.lead = Lead::Asked;
@@ -396,6 +397,18 @@ impl<P: Processor> Conductor<P> {
                 }
             }
             Lead::No | Lead::Asked | Lead::Published(_) => {}
+        }
+    }
+
+    fn forget_the_gone(&mut self) {
+        if let Some(beats) = &self.beats
+            && let Some(instance) = self.cluster.forget()
+        {
+            tracing::info!(
+                instance,
+                "away for a day and without tasks: its row is removed"
+            );
+            beats.forget(instance);
         }
     }
 

@@ -179,8 +179,16 @@ impl Reader {
 /// Writes this instance's row again and again, from a thread of its own.
 pub struct Beats {
     row: Arc<Mutex<Row>>,
-    wake: Option<mpsc::Sender<()>>,
+    wake: Option<mpsc::Sender<Wake>>,
     thread: Option<thread::JoinHandle<()>>,
+}
+
+/// What the beating thread is woken for.
+enum Wake {
+    /// Our row is another.
+    Changed,
+    /// This instance's row is to be removed.
+    Forget(InstanceId),
 }
 
 impl Beats {
@@ -220,7 +228,15 @@ impl Beats {
             && let Some(wake) = &self.wake
         {
             // The thread ends only when this sender is dropped.
-            let _ = wake.send(());
+            let _ = wake.send(Wake::Changed);
+        }
+    }
+
+    /// Removes the row of an instance that is gone for good.
+    pub fn forget(&self, instance: InstanceId) {
+        if let Some(wake) = &self.wake {
+            // As above.
+            let _ = wake.send(Wake::Forget(instance));
         }
     }
 
@@ -248,7 +264,7 @@ struct Beating {
 }
 
 impl Beating {
-    fn run(self, woken: &mpsc::Receiver<()>) {
+    fn run(self, woken: &mpsc::Receiver<Wake>) {
         let mut last_beat: Option<Instant> = None;
         let mut due = true;
         loop {
@@ -273,7 +289,8 @@ impl Beating {
                 until_beat
             };
             match woken.recv_timeout(wait) {
-                Ok(()) | Err(mpsc::RecvTimeoutError::Timeout) => due = true,
+                Ok(Wake::Changed) | Err(mpsc::RecvTimeoutError::Timeout) => due = true,
+                Ok(Wake::Forget(instance)) => self.forget(&instance),
                 Err(mpsc::RecvTimeoutError::Disconnected) => {
                     self.write(false);
                     if let Err(error) = self.producer.flush(Duration::from_secs(3)) {
@@ -282,6 +299,15 @@ impl Beating {
                     return;
                 }
             }
+        }
+    }
+
+    fn forget(&self, instance: &str) {
+        let record: BaseRecord<'_, str, [u8]> =
+            BaseRecord::to(&self.topic).partition(0).key(instance);
+        if let Err((error, _)) = self.producer.send(record) {
+            // Whoever leads next finds the row again.
+            tracing::warn!(%error, instance, "its row was not removed");
         }
     }
 

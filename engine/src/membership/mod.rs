@@ -30,6 +30,8 @@ pub const SUSPECTED_AFTER: u32 = 4;
 /// After so many, the leader's seat is taken. To be wrong costs one more plan, and to be late costs
 /// every partition of a dead leader the time to take it.
 pub const SEAT_TAKEN_AFTER: u32 = SUSPECTED_AFTER / 2;
+/// After so many (a day), the row of an instance that the plan does not name is removed.
+pub const FORGOTTEN_AFTER: u32 = 216_000;
 
 /// A process that was replaced, but is heard as often as this since, is the living one. A dead one has
 /// one row under way, and its last.
@@ -220,6 +222,26 @@ impl Cluster {
     pub fn members(&self) -> impl Iterator<Item = (&InstanceId, &Row, bool)> {
         let known = self.members.iter();
         known.map(|(id, member)| (id, &member.row, self.is_present(id)))
+    }
+
+    /// Forgets an instance that has been away for so long that its row may be removed: any that the
+    /// plan in force does not name. A container with a new name for each start leaves one each time.
+    pub fn forget(&mut self) -> Option<InstanceId> {
+        let plan = self.plan.as_ref()?;
+        let named = |id: &InstanceId| {
+            plan.members.contains_key(id)
+                || plan.tasks.iter().any(|task| {
+                    task.owner.as_ref() == Some(id)
+                        || task.standbys.contains(id)
+                        || task.warming_up.as_ref() == Some(id)
+                        || task.writers.iter().any(|writer| writer.instance == *id)
+                })
+        };
+        let mut members = self.members.iter();
+        let gone = members.find(|(id, member)| member.silent_for >= FORGOTTEN_AFTER && !named(id));
+        let gone = gone?.0.clone();
+        self.members.remove(&gone);
+        Some(gone)
     }
 
     /// Has a row of this incarnation come back from the topic?

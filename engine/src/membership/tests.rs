@@ -386,3 +386,31 @@ fn a_follower_of_a_busy_partition_counts_as_caught_up() {
     a.on_row("a", at("a", 5, 170_000, true));
     assert_eq!(a.lag(0, "b"), Some(41_000));
 }
+
+#[test]
+fn who_is_away_for_a_day_is_forgotten_unless_the_plan_names_it() {
+    let mut a = cluster("a", &["b", "c"]);
+    let plan = a.next_plan(4).unwrap();
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    beats(&mut a, "a", FORGOTTEN_AFTER);
+    assert_eq!(a.forget(), None, "the plan names all");
+    // Both are gone for good, and what b may be writing has not been taken over yet.
+    let mut plan = a.next_plan(4).unwrap();
+    plan.tasks[0].writers.push(Writer {
+        instance: "b".into(),
+        transactional_id: "app-b-0".into(),
+    });
+    for task in &mut plan.tasks[1..] {
+        task.writers.clear();
+    }
+    plan.tasks[0]
+        .writers
+        .retain(|writer| writer.instance == "b");
+    a.on_plan(PlanRow::Known(Box::new(plan)));
+    assert_eq!(a.forget().as_deref(), Some("c"));
+    assert_eq!(a.forget(), None);
+    assert!(
+        a.is_announced() && a.is_present("a"),
+        "nobody forgets itself"
+    );
+}

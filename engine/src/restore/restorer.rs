@@ -136,6 +136,7 @@ impl Restorer {
     fn aim(&mut self, partition: u32, aim: Aim) {
         let now = Instant::now();
         if let Some(tracked) = self.tracked.get_mut(&partition) {
+            super::upkeep::tell_lag(tracked.work.aim().phase(), partition, 0);
             tracked.work.turn_to(aim, now);
             tracked.again = Again::at(now);
         } else if let Some(opening) = self.opening.get_mut(&partition) {
@@ -189,9 +190,7 @@ impl Restorer {
             self.changelog.stop_reading(partition);
         }
         self.stores.remove(partition);
-        if tracked.work.aim().phase() == Phase::Restoring {
-            super::upkeep::tell_remaining(partition, 0);
-        }
+        super::upkeep::tell_lag(tracked.work.aim().phase(), partition, 0);
         Some(tracked)
     }
 

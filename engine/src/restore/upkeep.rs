@@ -73,10 +73,15 @@ impl Lent {
     }
 }
 
-pub(super) fn tell_remaining(partition: u32, remaining: i64) {
-    let remaining = u32::try_from(remaining.max(0)).unwrap_or(u32::MAX);
-    metrics::gauge!("restore_remaining_records", "partition" => partition.to_string())
-        .set(f64::from(remaining));
+/// Tells how many records of the changelog a store lacks.
+pub(super) fn tell_lag(phase: Phase, partition: u32, lag: i64) {
+    let name = match phase {
+        Phase::Restoring => "restore_remaining_records",
+        Phase::Following => "standby_lag_records",
+        Phase::Idle => return,
+    };
+    let lag = u32::try_from(lag.max(0)).unwrap_or(u32::MAX);
+    metrics::gauge!(name, "partition" => partition.to_string()).set(f64::from(lag));
 }
 
 impl Restorer {
@@ -109,9 +114,7 @@ impl Restorer {
             }
             work.measure(now);
             let standing = work.standing();
-            if standing.phase == Phase::Restoring {
-                tell_remaining(*partition, standing.lag().unwrap_or(0));
-            }
+            tell_lag(standing.phase, *partition, standing.lag().unwrap_or(0));
             self.stores.put(*partition, standing);
         }
     }
