@@ -10,7 +10,7 @@ use super::{
     Done, Job,
     changelog::Changelog,
     opening::Opening,
-    stores::{Phase, Standing, Stores},
+    stores::{Standing, Stores},
     upkeep::{Lent, Upkeep},
     work::{Aim, Work},
 };
