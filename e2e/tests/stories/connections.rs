@@ -67,6 +67,53 @@ async fn lost_answers_and_cut_connections_double_nothing() -> Result<()> {
     .await
 }
 
+/// Whoever is cut off without noticing is replaced; what it still holds back when it is heard again is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_connections_cost_their_owner_its_tasks_and_double_nothing() -> Result<()> {
+    story("frozen", async |app| {
+        let proxy = KafkaProxy::start(app.bootstrap()).await?;
+        let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "4")];
+        let through = [&flags[..], &[("bootstrap-servers", proxy.bootstrap())]].concat();
+        let a = app.state_service("a", &flags)?;
+        a.ready().await?;
+        let b = app.state_service("b", &through)?;
+        b.ready().await?;
+        let topics = app.topics()?;
+        let api = a.api().await?;
+        let running_at = async |instance: &str| {
+            let cluster = api.cluster().await?;
+            Ok(cluster.running_at(instance))
+        };
+        until(
+            "both have tasks",
+            PATIENCE,
+            async || running_at("b").await,
+            |n| *n == 2,
+        )
+        .await?;
+        flip(&topics, 1).await?;
+        until_applied(&api, 1).await?;
+        proxy.freeze();
+        flip(&topics, 2).await?;
+        until_applied(&api, 2).await?;
+        ensure!(running_at("a").await? == 4, "b still has tasks");
+        proxy.thaw();
+        flip(&topics, 3).await?;
+        until_applied(&api, 3).await?;
+        until(
+            "b is back",
+            PATIENCE,
+            async || running_at("b").await,
+            |n| *n == 2,
+        )
+        .await?;
+        flip(&topics, 4).await?;
+        until_applied(&api, 4).await?;
+        exactly(app, 4).await
+    })
+    .await
+}
+
 async fn until_applied(api: &e2e::Api, round: i64) -> Result<()> {
     let look = async || {
         let objects = api.list("").await?.objects;
