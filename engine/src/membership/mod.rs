@@ -28,8 +28,8 @@ pub use rows::{
 /// away, nobody suspects anybody.
 pub const SUSPECTED_AFTER: u32 = 4;
 /// After so many, the leader's seat is taken. To be wrong costs one more plan, and to be late costs
-/// every partition of a dead leader the time to take it.
-pub const SEAT_TAKEN_AFTER: u32 = SUSPECTED_AFTER / 2;
+/// every partition of a dead leader the time to take it, which is about that of a beat.
+pub const SEAT_TAKEN_AFTER: u32 = SUSPECTED_AFTER - 1;
 /// After so many (a day), the row of an instance that the plan does not name is removed.
 pub const FORGOTTEN_AFTER: u32 = 216_000;
 
