@@ -76,7 +76,11 @@ impl Table {
     pub fn text(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
         let cell = |row: &Vec<String>, i: usize| row.get(i).cloned().unwrap_or_default();
-        let width = |i| self.rows.iter().map(move |row| cell(row, i).chars().count());
+        let width = |i| {
+            self.rows
+                .iter()
+                .map(move |row| cell(row, i).chars().count())
+        };
         let widths: Vec<usize> = (0..columns).map(|i| width(i).max().unwrap_or(0)).collect();
         let mut text = String::new();
         for (number, row) in self.rows.iter().enumerate() {
@@ -150,7 +154,12 @@ mod tests {
     fn a_table_is_aligned() {
         let mut table = Table::new(&["a", "long"]);
         table.row(vec!["value".into(), "1".into()]);
-        let lines = ["| a     | long |", "|-------|------|", "| value | 1    |", ""];
+        let lines = [
+            "| a     | long |",
+            "|-------|------|",
+            "| value | 1    |",
+            "",
+        ];
         assert_eq!(table.text(), lines.join("\n"));
     }
 }

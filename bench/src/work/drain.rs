@@ -177,8 +177,7 @@ async fn drain(
         variant: variant.name.clone(),
         seconds,
         per_second: (reports - begun.records) as f64 / seconds,
-        cpu_s_per_million: (usage.cpu_s - begun.usage.cpu_s)
-            / million(reports - begun.records),
+        cpu_s_per_million: (usage.cpu_s - begun.usage.cpu_s) / million(reports - begun.records),
         second_half_cpu_s_per_million: (usage.cpu_s - half.usage.cpu_s)
             / million(reports - half.records),
         broker_cpu_s_per_million: match (broker, broker_after) {
@@ -272,7 +271,10 @@ mod tests {
         assert_eq!(variant.name, "g1");
         assert_eq!(variant.settings["threads"], "2");
         assert_eq!(variant.settings["streams.producer.linger.ms"], "5");
-        assert_eq!(variant.jvm.as_deref(), Some(&["-XX:+UseG1GC".to_owned()][..]));
+        assert_eq!(
+            variant.jvm.as_deref(),
+            Some(&["-XX:+UseG1GC".to_owned()][..])
+        );
         assert!(parse(System::Ours, "no colon").is_err());
         assert!(parse(System::Ours, "x: word").is_err());
     }

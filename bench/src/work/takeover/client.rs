@@ -54,10 +54,7 @@ impl Client {
         });
         let topics = app.topics()?;
         let topic = topics.names().reports.clone();
-        let encoder = topics
-            .registry()
-            .encoder(&topic, SITE_ATTACK_REPORT)
-            .await;
+        let encoder = topics.registry().encoder(&topic, SITE_ATTACK_REPORT).await;
         let writing = write(Arc::clone(&shared), topics, encoder, object.to_owned());
         let reading = read(Arc::clone(&shared));
         Ok(Self {
