@@ -66,7 +66,8 @@ impl Shape {
             duration: None,
             first_sequence: 1,
         };
-        let start_ms = end_ms - Duration::from_secs_f64(seconds).as_millis() as i64;
+        let lasts_ms = Duration::from_secs_f64(seconds).as_millis();
+        let start_ms = end_ms - i64::try_from(lasts_ms).unwrap_or(i64::MAX);
         Paced::new(Generator::new(settings, self.seed, start_ms), RATE).map(|timed| timed.report)
     }
 }
@@ -165,11 +166,14 @@ impl Sender {
     }
 }
 
+/// A report's key and value.
+type Encoded = (Box<[u8]>, Box<[u8]>);
+
 /// Reports that are generated and encoded once, and sent to many applications. (A registry has one id for a
 /// schema, whatever the topics it is registered for.)
 #[derive(Debug)]
 pub struct Backlog {
-    records: Vec<(Box<[u8]>, Box<[u8]>)>,
+    records: Vec<Encoded>,
 }
 
 impl Backlog {

@@ -109,6 +109,7 @@ impl Peer {
             arguments: jvm.into_iter().chain(fixed).chain(settings).collect(),
             folder: app.folder().to_owned(),
             log: app.folder().join(format!("{name}.log")),
+            environment: Vec::new(),
             leftover: Some(app.folder().to_owned()),
         };
         Running::start(name, program)

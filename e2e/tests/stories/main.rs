@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod config;
 mod connections;
+mod disk;
 mod mail;
 mod million;
 mod mistakes;

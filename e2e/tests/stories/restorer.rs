@@ -13,6 +13,7 @@ use common::topics::{self, Spec};
 use e2e::{Application, PATIENCE, story, until};
 use engine::restore::{self, Done, Job, Phase, Standing, Stores};
 use engine::store::{Batch, Shared, Store};
+use engine::watchdog::Pulse;
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -114,6 +115,7 @@ impl Restorer {
             names: Arc::new(app.names()),
             stores: app.folder().join("stores"),
             shared: Shared::on_disk(1 << 20),
+            pulse: Pulse::default(),
         };
         let (jobs, stores) = restore::start(settings, move |news| drop(done.send(news)))?;
         Ok(Self {

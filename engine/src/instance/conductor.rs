@@ -100,6 +100,9 @@ impl<P: Processor> Conductor<P> {
             &settings.names,
             move |news| drop(report.send(Happening::Seat(news))),
         )?;
+        let mut watchdog = Watchdog::default();
+        let pulse = Pulse::default();
+        watchdog.watch("restorer".into(), pulse.clone());
         let report = happenings.clone();
         let (restorer, stores) = restore::start(
             restore::Settings {
@@ -108,6 +111,7 @@ impl<P: Processor> Conductor<P> {
                 names: Arc::new(settings.names.clone()),
                 stores: settings.identity.stores.clone(),
                 shared: settings.shared.clone(),
+                pulse,
             },
             move |done| drop(report.send(Happening::Restore(done))),
         )?;
@@ -174,7 +178,7 @@ impl<P: Processor> Conductor<P> {
             holdings,
             restart: BTreeMap::new(),
             stop_now: Arc::default(),
-            watchdog: Watchdog::default(),
+            watchdog,
             looked: Instant::now(),
             stuck: None,
             strangers: Vec::new(),

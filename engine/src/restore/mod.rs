@@ -16,7 +16,10 @@ use std::{
 use anyhow::Context as _;
 use common::{kafka, topics::Names};
 
-use crate::store::{self, Folder, Shared, Store};
+use crate::{
+    store::{self, Folder, Shared, Store},
+    watchdog::Pulse,
+};
 
 mod begin;
 mod changelog;
@@ -80,6 +83,8 @@ pub struct Settings {
     pub stores: PathBuf,
     /// What all stores share.
     pub shared: Shared,
+    /// Shows that the thread goes on.
+    pub pulse: Pulse,
 }
 
 /// Starts the thread; it ends when the returned sender is dropped. It first looks through the folder
@@ -94,7 +99,13 @@ pub fn start(
     let changelog = Changelog::new(&settings.kafka, &settings.application_id, &settings.names)?;
     let folder = Folder::new(settings.shared, settings.stores, settings.application_id);
     let stores = Arc::<Stores>::default();
-    let restorer = Restorer::new(changelog, folder, Arc::clone(&stores), Box::new(done));
+    let restorer = Restorer::new(
+        changelog,
+        folder,
+        Arc::clone(&stores),
+        settings.pulse,
+        Box::new(done),
+    );
     let (jobs, todo) = mpsc::channel();
     thread::Builder::new()
         .name("restore".into())

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     store::{self, Folder},
+    watchdog::Pulse,
     worker::now_ms,
 };
 
@@ -65,6 +66,7 @@ pub(super) struct Restorer {
     /// Partitions that were rebuilt because they differed: once is enough.
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
+    pulse: Pulse,
     pub(super) upkeep: Upkeep,
     pub(super) done: Box<dyn Fn(Done) + Send>,
 }
@@ -74,6 +76,7 @@ impl Restorer {
         changelog: Changelog,
         folder: Folder,
         stores: Arc<Stores>,
+        pulse: Pulse,
         done: Box<dyn Fn(Done) + Send>,
     ) -> Self {
         Self {
@@ -84,6 +87,7 @@ impl Restorer {
             lent: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
             stores,
+            pulse,
             upkeep: Upkeep::new(Instant::now(), now_ms()),
             done,
         }
@@ -92,6 +96,7 @@ impl Restorer {
     pub(super) fn run(mut self, todo: &mpsc::Receiver<Job>) {
         self.survey();
         loop {
+            self.pulse.beat();
             match todo.recv_timeout(self.patience()) {
                 Ok(job) => self.obey(job),
                 Err(mpsc::RecvTimeoutError::Timeout) => {

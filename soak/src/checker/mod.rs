@@ -70,7 +70,6 @@ pub struct Checker {
     reader: Reader,
     state: Decoder<State>,
     dead_letter: Decoder<DeadLetter>,
-    group: BaseConsumer,
     source: Tail,
     states: Tail,
     letters: Tail,
@@ -96,10 +95,6 @@ impl Checker {
         Ok(Self {
             state: Decoder::new(STATE)?,
             dead_letter: Decoder::new(DEAD_LETTER)?,
-            group: place
-                .kafka
-                .consumer("soak", &place.application_id)
-                .create()?,
             source: tail(&names.reports)?,
             states: tail(&names.states)?,
             letters: tail(&names.dead_letters)?,
@@ -257,7 +252,7 @@ impl Checker {
                 return Ok((source, lost));
             }
             if !behind.is_empty() {
-                std::thread::sleep(Duration::from_millis(20));
+                std::thread::sleep(Duration::from_millis(50));
             }
         }
     }
@@ -268,9 +263,13 @@ impl Checker {
         for partition in 0..self.place.partitions {
             wanted.add_partition(&self.names.reports, partition);
         }
-        let committed = self
-            .group
-            .committed_offsets(wanted, Duration::from_secs(10))?;
+        // A new one each time: whom an old one takes for the coordinator may have been killed since.
+        let config = self
+            .place
+            .kafka
+            .consumer("soak", &self.place.application_id);
+        let group: BaseConsumer = config.create()?;
+        let committed = group.committed_offsets(wanted, Duration::from_secs(10))?;
         let mut behind = Vec::new();
         for element in committed.elements() {
             let offset = match element.offset() {
