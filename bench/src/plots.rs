@@ -18,7 +18,7 @@ static FONT: &[u8] = include_bytes!("../font/Inter-Regular-latin.ttf");
 const FAMILY: &str = "sans-serif";
 
 const WIDTH: i32 = 960;
-const BAR: i32 = 16;
+const BAR: i32 = 18;
 const GAP: i32 = 14;
 const TOP: i32 = 64;
 const BOTTOM: i32 = 20;
@@ -213,7 +213,7 @@ impl Plot {
         let failed = |error: DrawingAreaErrorKind<B::ErrorType>| anyhow!("{error}");
         let text = |size: i32| (FAMILY, size).into_font().color(&INK);
         area.fill(&WHITE).map_err(failed)?;
-        let title = Text::new(self.title, (20, 18), text(20));
+        let title = Text::new(self.title, (20, 18), text(22));
         area.draw(&title).map_err(failed)?;
         let bars = || groups.iter().flat_map(|group| &group.bars);
         let greatest = bars()
@@ -225,12 +225,12 @@ impl Plot {
         let left = Pos::new(HPos::Left, VPos::Center);
         let mut y = TOP;
         for group in groups {
-            area.draw(&Text::new(group.case.as_str(), (20, y), text(13)))
+            area.draw(&Text::new(group.case.as_str(), (20, y), text(16)))
                 .map_err(failed)?;
             y += BAR + 4;
             for (variant, spread) in &group.bars {
                 let middle = y + BAR / 2;
-                let name = Text::new(variant.as_str(), (LEFT - 8, middle), text(13).pos(right));
+                let name = Text::new(variant.as_str(), (LEFT - 8, middle), text(16).pos(right));
                 area.draw(&name).map_err(failed)?;
                 let corners = [(LEFT, y + 1), (x(spread.median), y + BAR - 1)];
                 area.draw(&Rectangle::new(corners, colour(variant).filled()))
@@ -240,7 +240,7 @@ impl Plot {
                     .map_err(failed)?;
                 let value = format!("{:.*}", self.digits, spread.median);
                 let at = (x(spread.max) + 8, middle);
-                area.draw(&Text::new(value, at, text(13).pos(left)))
+                area.draw(&Text::new(value, at, text(16).pos(left)))
                     .map_err(failed)?;
                 y += BAR + 2;
             }

@@ -66,7 +66,9 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
     for (objects, size) in SIZES {
         let objects = run.objects(objects);
         let mut prepared = Vec::new();
-        for variant in [Variant::ours(), Variant::streams()] {
+        // An instance that does not tell the group that it leaves makes its successor wait for the session's end.
+        let streams = Variant::streams().with("on.close", "leave");
+        for variant in [Variant::ours(), streams] {
             run.now(&format!("restore, {size}, {}: filling", variant.name));
             prepared.push(Prepared::new(run.lab, variant, objects).await?);
             run.passed(SECONDS.0 / 4.0);
