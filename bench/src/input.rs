@@ -85,6 +85,18 @@ impl Sender {
     /// # Errors
     /// The settings make no client.
     pub async fn to(app: &Application) -> Result<Self> {
+        Self::with(app, "20").await
+    }
+
+    /// A sender that sends each report at once.
+    ///
+    /// # Errors
+    /// The settings make no client.
+    pub async fn at_once(app: &Application) -> Result<Self> {
+        Self::with(app, "0").await
+    }
+
+    async fn with(app: &Application, linger_ms: &str) -> Result<Self> {
         let args = kafka::Args {
             bootstrap_servers: app.bootstrap().to_owned(),
             kafka: Vec::new(),
@@ -99,7 +111,7 @@ impl Sender {
         })?;
         let mut settings = args.producer("bench");
         settings
-            .set("linger.ms", "20")
+            .set("linger.ms", linger_ms)
             .set("batch.size", "262144")
             .set("queue.buffering.max.messages", "500000");
         let producer = kafka::create(&settings).context("the Kafka settings make no producer")?;
@@ -117,11 +129,9 @@ impl Sender {
     /// It does not encode, or Kafka refuses it.
     pub fn send(&self, report: &SiteAttackReport) -> Result<()> {
         let value = self.encoder.encode(report)?;
-        self.send_raw(report.object_id.as_bytes(), &value)
-    }
-
-    fn send_raw(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let mut record = BaseRecord::to(&self.topic).key(key).payload(value);
+        let mut record = BaseRecord::to(&self.topic)
+            .key(report.object_id.as_bytes())
+            .payload(&value);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
@@ -162,54 +172,6 @@ impl Sender {
         }
         self.flush()?;
         Ok(sent)
-    }
-}
-
-/// A report's key and value.
-type Encoded = (Box<[u8]>, Box<[u8]>);
-
-/// Reports that are generated and encoded once, and sent to many applications. (A registry has one id for a
-/// schema, whatever the topics it is registered for.)
-#[derive(Debug)]
-pub struct Backlog {
-    records: Vec<Encoded>,
-}
-
-impl Backlog {
-    /// The reports of `shape` up to now, encoded as this sender does it.
-    ///
-    /// # Errors
-    /// One does not encode.
-    pub fn new(shape: &Shape, sender: &Sender) -> Result<Self> {
-        let now_ms = jiff::Timestamp::now().as_millisecond();
-        let records = shape.reports(now_ms).map(|report| {
-            let value = sender.encoder.encode(&report)?;
-            Ok((report.object_id.into_bytes().into(), value.into()))
-        });
-        Ok(Self {
-            records: records.collect::<Result<_>>()?,
-        })
-    }
-
-    /// How many.
-    #[must_use]
-    #[allow(clippy::len_without_is_empty)]
-    pub fn len(&self) -> u64 {
-        self.records.len() as u64
-    }
-
-    /// Sends all of them, and waits until the broker has them.
-    ///
-    /// # Errors
-    /// Kafka refuses one.
-    pub fn send(&self, sender: &Sender) -> Result<()> {
-        for (number, (key, value)) in self.records.iter().enumerate() {
-            sender.send_raw(key, value)?;
-            if number % 1000 == 0 {
-                sender.poll();
-            }
-        }
-        sender.flush()
     }
 }
 

@@ -1,12 +1,16 @@
 //! What both systems stand on: one Kafka, one registry, and where the peer is.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
 use common::topics::{self, Names, Spec};
 use devkit::{KafkaOptions, Servers};
 use e2e::Application;
-use std::time::Duration;
 
+use crate::machine::Usage;
 use crate::systems::streams;
+use crate::topic;
 
 /// Partitions of every source topic.
 pub const PARTITIONS: u32 = 8;
@@ -60,19 +64,61 @@ impl Lab {
     /// # Errors
     /// Kafka does not create it.
     pub async fn source_topic(&self, app: &Application) -> Result<()> {
-        let kafka = common::kafka::Args {
-            bootstrap_servers: app.bootstrap().to_owned(),
-            kafka: Vec::new(),
-        };
+        self.source_topic_of(app, PARTITIONS).await
+    }
+
+    /// [`Self::source_topic`] with so many partitions.
+    ///
+    /// # Errors
+    /// Kafka does not create it.
+    pub async fn source_topic_of(&self, app: &Application, partitions: u32) -> Result<()> {
+        self.topic(&Names::of(app.id()).reports, partitions).await
+    }
+
+    /// Creates a topic that keeps everything.
+    ///
+    /// # Errors
+    /// Kafka does not create it.
+    pub async fn topic(&self, name: &str, partitions: u32) -> Result<()> {
         let spec = Spec {
-            name: Names::of(app.id()).reports,
-            partitions: PARTITIONS,
+            name: name.to_owned(),
+            partitions,
             exact: true,
             compact: false,
             config: Vec::new(),
         };
-        topics::ensure(&kafka.client("bench"), &[spec], -1, Duration::from_secs(30)).await?;
+        let client = topic::clients(self.servers.bootstrap()).client("bench");
+        topics::ensure(&client, &[spec], -1, Duration::from_secs(30)).await?;
         Ok(())
+    }
+
+    /// What the broker has taken so far, if it is ours to look at.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub async fn broker(&self) -> Result<Option<Usage>> {
+        let Some(kafka) = self.servers.kafka() else {
+            return Ok(None);
+        };
+        let pid = kafka.pid(0).await.context("the broker is not running")?;
+        Usage::of(pid).map(Some)
+    }
+
+    /// The versions of what is measured and of what it stands on.
+    #[must_use]
+    pub fn software(&self) -> BTreeMap<String, String> {
+        let (_, librdkafka) = rdkafka::util::get_rdkafka_version();
+        let versions = [
+            ("shared-state", env!("CARGO_PKG_VERSION").to_owned()),
+            ("Kafka Streams", streams::VERSION.to_owned()),
+            ("Kafka", devkit::kafka::jars::VERSION.to_owned()),
+            ("Java", self.peer.java().major.to_string()),
+            ("librdkafka", librdkafka),
+        ];
+        let versions = versions.into_iter();
+        versions
+            .map(|(name, version)| (name.to_owned(), version))
+            .collect()
     }
 
     /// Stops what was started.

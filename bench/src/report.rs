@@ -36,11 +36,25 @@ impl Spread {
         Some(Self { min, median, max })
     }
 
-    /// `min **median** max` with so many digits after the point; a single one alone.
+    /// `min / median / max` with so many digits after the point; once if all are the same.
     #[must_use]
     pub fn show(&self, digits: usize) -> String {
         let Self { min, median, max } = self;
-        format!("{min:.digits$} / {median:.digits$} / {max:.digits$}")
+        let (least, greatest) = (format!("{min:.digits$}"), format!("{max:.digits$}"));
+        if least == greatest {
+            return least;
+        }
+        format!("{least} / {median:.digits$} / {greatest}")
+    }
+
+    /// The same in another unit.
+    #[must_use]
+    pub fn divided_by(&self, unit: f64) -> Self {
+        Self {
+            min: self.min / unit,
+            median: self.median / unit,
+            max: self.max / unit,
+        }
     }
 }
 
@@ -147,6 +161,7 @@ mod tests {
         let spread = Spread::of([3.0, 1.0, 2.0]).unwrap();
         assert_eq!(spread.show(1), "1.0 / 2.0 / 3.0");
         assert_eq!(Spread::of([1.0, 2.0]).unwrap().show(1), "1.0 / 1.5 / 2.0");
+        assert_eq!(Spread::of([1.0]).unwrap().divided_by(2.0).show(1), "0.5");
         assert_eq!(show(None, 0), "-");
     }
 

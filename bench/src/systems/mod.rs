@@ -18,6 +18,11 @@ use crate::machine::Usage;
 /// How long a healthy instance may take to start or stop.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(3);
 
+/// Our name in results.
+pub const OURS: &str = "shared-state";
+/// The peer's.
+pub const STREAMS: &str = "Kafka Streams";
+
 /// Which system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum System {
@@ -52,6 +57,40 @@ impl Variant {
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
                 .collect(),
             jvm: None,
+        }
+    }
+
+    /// Ours with its defaults; no vote expires while it is measured, and a single instance has no standby anyway.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self::new(OURS, System::Ours, &[("freshness", "24h")])
+    }
+
+    /// The peer with the settings that were best when it was tuned, as its README tells; no vote expires.
+    #[must_use]
+    pub fn streams() -> Self {
+        Self::new(STREAMS, System::Streams, &[("freshness.ms", "86400000")])
+    }
+
+    /// The peer without its record cache: best where almost every report is about another object.
+    #[must_use]
+    pub fn uncached(self) -> Self {
+        self.with("cache.mb", "0")
+    }
+
+    /// The same with this setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with this commit interval.
+    #[must_use]
+    pub fn committing_every_ms(self, ms: u32) -> Self {
+        match self.system {
+            System::Ours => self.with("commit-interval", &format!("{ms}ms")),
+            System::Streams => self.with("commit.interval.ms", &ms.to_string()),
         }
     }
 
@@ -126,10 +165,14 @@ impl Instance {
     /// # Errors
     /// It does not run.
     pub fn usage(&self) -> Result<Usage> {
-        Usage::of(self.pid()?)
+        Usage::of(self.process_id()?)
     }
 
-    fn pid(&self) -> Result<u32> {
+    /// The id of its process.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn process_id(&self) -> Result<u32> {
         let pid = match self {
             Self::Ours(service) => service.pid(),
             Self::Streams(peer) => peer.pid(),
@@ -156,16 +199,24 @@ impl Instance {
         }
     }
 
+    /// Where it tells whether it processes everything that it should.
+    ///
+    /// # Errors
+    /// As for [`Self::url`].
+    pub async fn ready_url(&self) -> Result<String> {
+        let path = match self {
+            Self::Ours(_) => "readyz",
+            Self::Streams(_) => "ready",
+        };
+        Ok(format!("{}/{path}", self.url().await?))
+    }
+
     /// Waits until it processes everything that it should.
     ///
     /// # Errors
     /// It does not, with the end of its log.
     pub async fn ready(&self) -> Result<()> {
-        let path = match self {
-            Self::Ours(_) => "readyz",
-            Self::Streams(_) => "ready",
-        };
-        let url = format!("{}/{path}", self.url().await?);
+        let url = self.ready_url().await?;
         let client = client(Duration::from_secs(5))?;
         let what = format!("{} is ready", self.name());
         e2e::eventually(&what, PATIENCE, async || {
@@ -185,6 +236,17 @@ impl Instance {
         match self {
             Self::Ours(service) => ours::processed(service).await,
             Self::Streams(peer) => Ok(peer.stats().await?.records),
+        }
+    }
+
+    /// Changelog records that it has read to complete its stores, by this process.
+    ///
+    /// # Errors
+    /// It does not answer, or its log does not tell.
+    pub async fn restored(&self) -> Result<u64> {
+        match self {
+            Self::Ours(service) => ours::restored(service).await,
+            Self::Streams(peer) => peer.restored(),
         }
     }
 

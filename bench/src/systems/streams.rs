@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{PATIENCE, Variant, client};
 
+/// The version of Kafka Streams that the peer is built with; `pom.xml` names it.
+pub const VERSION: &str = "4.3.1";
+
 /// What the peer's JVM is told unless a variant says otherwise; `kafka-streams/README.md` says why.
 pub const JVM: [&str; 3] = ["-Xms256m", "-Xmx2g", "-XX:+UseParallelGC"];
 
@@ -173,6 +176,13 @@ impl Running {
         Ok(answer.error_for_status()?.json().await?)
     }
 
+    /// Changelog records restored since the latest start. Streams logs a line for each store that is complete.
+    pub(super) fn restored(&self) -> Result<u64> {
+        let log = fs::read(self.log())?;
+        let log = String::from_utf8_lossy(log.get(self.latest..).unwrap_or_default());
+        Ok(log.lines().filter_map(restored).sum())
+    }
+
     pub(super) async fn kill(&mut self) -> Result<()> {
         self.taken()?.kill().await
     }
@@ -216,5 +226,31 @@ impl Running {
     fn taken(&mut self) -> Result<Process> {
         let why = format!("{} is not running", self.name);
         self.process.take().context(why)
+    }
+}
+
+/// `Finished restoring changelog NAME to store NAME with a total number of N records`
+fn restored(line: &str) -> Option<u64> {
+    let (_, rest) = line.split_once("Finished restoring changelog ")?;
+    let (_, rest) = rest.split_once("with a total number of ")?;
+    rest.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_tells_what_was_restored() {
+        let line = "2026-01-01T00:00:00.000Z INFO StoreChangelogReader - stream-thread [x] Finished restoring \
+                    changelog a-objects-changelog-0 to store objects with a total number of 1234 records";
+        assert_eq!(restored(line), Some(1234));
+        assert_eq!(restored("state=RUNNING before=REBALANCING"), None);
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_build() {
+        let pom = include_str!("../../kafka-streams/pom.xml");
+        assert!(pom.contains(&format!("<kafka.version>{VERSION}<")));
     }
 }

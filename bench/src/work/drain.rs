@@ -1,193 +1,206 @@
 //! A backlog of reports: how fast it is worked off, and what that takes of the machine.
 //!
 //! Counted from the first record that a system has processed (so without its start, but with its JVM cold) to
-//! the commit of the last.
+//! the commit of the last. The second half is told apart: a JVM is warm by then.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
+use anyhow::{Result, ensure};
 
+use super::limit;
 use super::waiting::all_committed;
-use crate::input::{Backlog, Sender, Shape};
-use crate::lab::Lab;
+use crate::input::Sender;
+use crate::lab::{Lab, PARTITIONS};
+use crate::load::{Load, Order};
 use crate::machine::Usage;
-use crate::progress::Progress;
-use crate::report::{Report, Spread, Table, show};
-use crate::systems::{Instance, System, Variant};
+use crate::report::Spread;
+use crate::results::Values;
+use crate::run::Run;
+use crate::systems::{Instance, Variant};
+use crate::topic::{self, Content};
 
 /// How long one drain may take.
 const PATIENCE: Duration = Duration::from_mins(15);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What to drain with.
-#[derive(Clone, Debug, Serialize, clap::Args)]
-pub struct Args {
-    /// Reports in the backlog
-    #[arg(long, default_value_t = 1_000_000)]
-    reports: u64,
-    /// Objects that they are about
-    #[arg(long, default_value_t = 100_000)]
-    objects: usize,
-    /// Agents that sent them
-    #[arg(long, default_value_t = 10)]
-    agents: usize,
-    /// How often each variant is measured; they take turns
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// A variant of ours: `NAME: flag=value ...`; repeatable
-    #[arg(long, value_name = "VARIANT")]
-    ours: Vec<String>,
-    /// A variant of Kafka Streams: `NAME: setting=value ... -XX:option ...`; repeatable
-    #[arg(long, value_name = "VARIANT")]
-    streams: Vec<String>,
-    /// File to write every run into, as JSON
-    #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
-}
+/// Names of the cases: targets and plots refer to them.
+pub const FEW: &str = "100,000 objects";
+/// As [`FEW`], ten reports of an object one after another.
+pub const BURSTS: &str = "100,000 objects, bursts of 10";
+/// More than caches hold.
+pub const MANY: &str = "2,000,000 objects";
 
-/// One drain.
-#[derive(Clone, Debug, Serialize)]
-pub struct Drained {
-    /// The variant.
-    pub variant: String,
-    /// Seconds.
-    pub seconds: f64,
-    /// Reports a second.
-    pub per_second: f64,
-    /// Seconds of processor time per million reports.
-    pub cpu_s_per_million: f64,
-    /// The same of the second half: a JVM is warm by then.
-    pub second_half_cpu_s_per_million: f64,
-    /// What the broker took per million reports.
-    pub broker_cpu_s_per_million: f64,
-    /// The most memory, in MiB.
-    pub peak_rss_mib: u64,
-}
+/// Seconds that a round is expected to take.
+pub(crate) const SECONDS: f64 = 210.0;
 
-/// Measures every variant and prints the table.
+/// Measures both systems, and librdkafka alone.
 ///
 /// # Errors
-/// One did not finish.
-pub async fn run(lab: &Lab, args: &Args) -> Result<()> {
-    let variants = variants(args)?;
-    let shape = Shape {
-        reports: args.reports,
-        objects: args.objects,
-        agents: args.agents,
-        seed: 1,
-        disorder: false,
+/// Results cannot be written.
+pub async fn run(run: &mut Run<'_>) -> Result<()> {
+    const REPORTS: u64 = 3_000_000;
+    let reports = run.scaled(REPORTS);
+    let few = Load::uniform(reports, run.objects(100_000), 10);
+    let bursts = Load {
+        order: Order::Bursts(10),
+        ..few.clone()
     };
-    let progress = Progress::of(args.rounds * variants.len());
-    progress.now(&format!("generating {} reports", shape.reports));
-    let sender = Sender::to(&lab.application("drain")?).await?;
-    let backlog = tokio::task::block_in_place(|| Backlog::new(&shape, &sender))?;
-    drop(sender);
-    let mut runs = Vec::new();
-    for _ in 0..args.rounds {
-        for variant in &variants {
-            let drained = drain(lab, variant, &backlog, &progress).await?;
-            progress.done(&format!(
-                "{}: {:.0} reports/s, {:.2} CPU-s per million",
-                drained.variant, drained.per_second, drained.cpu_s_per_million
-            ));
-            runs.push(drained);
+    let many = Load::uniform(reports, run.objects(2_000_000), 10);
+    for round in 1..=run.rounds {
+        for (case, load, streams) in [
+            (FEW, &few, Variant::streams()),
+            (BURSTS, &bursts, Variant::streams()),
+            (MANY, &many, Variant::streams().uncached()),
+        ] {
+            let at = ("drain", case, round);
+            let lab = run.lab;
+            let ours = Variant::ours();
+            let plan = Plan::new(&ours, load);
+            let drained = run.step(at, &ours, 20.0, plan.drain(lab)).await?;
+            let plan = Plan::new(&streams, load);
+            run.step(at, &streams, 50.0, plan.drain(lab)).await?;
+            if let (FEW, Some(drained)) = (case, drained) {
+                let variant = limit::variant();
+                let measuring = limit::pass_through(lab, load, &drained);
+                run.step(at, &variant, 15.0, measuring).await?;
+            }
         }
-    }
-    println!("{}", table(&variants, &runs).text());
-    if let Some(path) = &args.out {
-        Report::new("drain", serde_json::to_value(args)?, &runs).write(path)?;
     }
     Ok(())
 }
 
-fn variants(args: &Args) -> Result<Vec<Variant>> {
-    let ours = args.ours.iter().map(|text| (System::Ours, text.as_str()));
-    let streams = args
-        .streams
-        .iter()
-        .map(|text| (System::Streams, text.as_str()));
-    let mut asked: Vec<_> = ours.chain(streams).collect();
-    if asked.is_empty() {
-        asked = vec![(System::Ours, "ours:"), (System::Streams, "streams:")];
-    }
-    asked
-        .into_iter()
-        .map(|(system, text)| parse(system, text))
-        .collect()
+/// A drain to be done.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan<'v> {
+    variant: &'v Variant,
+    /// What is drained before anything is measured.
+    before: Option<Load>,
+    load: Load,
+    partitions: u32,
 }
 
-/// `NAME: setting=value ...`; words that begin with a dash are for the JVM. Nothing expires.
-fn parse(system: System, text: &str) -> Result<Variant> {
-    let (name, words) = text
-        .split_once(':')
-        .with_context(|| format!("write NAME: setting=value ..., not {text:?}"))?;
-    let freshness = match system {
-        System::Ours => ("freshness", "24h"),
-        System::Streams => ("freshness.ms", "86400000"),
-    };
-    let mut variant = Variant::new(name, system, &[freshness]);
-    for word in words.split_whitespace() {
-        if word.starts_with('-') && system == System::Streams {
-            variant
-                .jvm
-                .get_or_insert_with(Vec::new)
-                .push(word.to_owned());
-            continue;
+impl<'v> Plan<'v> {
+    pub(crate) fn new(variant: &'v Variant, load: &Load) -> Self {
+        Self {
+            variant,
+            before: None,
+            load: load.clone(),
+            partitions: PARTITIONS,
         }
-        let (setting, value) = word
-            .split_once('=')
-            .with_context(|| format!("write setting=value, not {word:?}"))?;
-        variant
-            .settings
-            .insert(setting.to_owned(), value.to_owned());
     }
-    Ok(variant)
+
+    /// Measured is what comes after `before`.
+    pub(crate) fn after(mut self, before: Load) -> Self {
+        self.load = self.load.after(&before);
+        self.before = Some(before);
+        self
+    }
+
+    pub(crate) fn partitions(mut self, partitions: u32) -> Self {
+        self.partitions = partitions;
+        self
+    }
+
+    /// Fills a source topic, has an instance work it off, and counts what it wrote.
+    pub(crate) async fn drain(self, lab: &Lab) -> Result<Values> {
+        let app = lab.application("drain")?;
+        lab.source_topic_of(&app, self.partitions).await?;
+        let sender = Sender::to(&app).await?;
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        tokio::task::block_in_place(|| {
+            for load in self.before.iter().chain([&self.load]) {
+                sender.send_all(load.reports(now_ms))?;
+            }
+            anyhow::Ok(())
+        })?;
+        drop(sender);
+        let mut instance = self.variant.start(lab, &app, "a")?;
+        let before = self.before.as_ref().map_or(0, |load| load.reports);
+        let watched = watch(lab, &instance, &app, before, self.load.reports).await?;
+        instance.terminate().await?;
+        let written = topic::produced(&app).await?;
+        topic::delete_all(&app).await?;
+        Ok(watched.values(written))
+    }
 }
 
-async fn drain(
+/// What was seen of a drain.
+struct Watched {
+    begun: Moment,
+    half: Moment,
+    ended: Moment,
+    /// What the broker had taken at the beginning and at the end, if it is ours to look at.
+    broker: Option<(Usage, Usage)>,
+    /// Resident memory during the second half, in MiB.
+    rss_mib: Vec<f64>,
+}
+
+/// Watches an instance work off `reports` reports that follow `before` others.
+async fn watch(
     lab: &Lab,
-    variant: &Variant,
-    backlog: &Backlog,
-    progress: &Progress,
-) -> Result<Drained> {
-    let reports = backlog.len();
-    progress.now(&format!("{}: filling the source topic", variant.name));
-    let app = lab.application("drain")?;
-    lab.source_topic(&app).await?;
-    let sender = Sender::to(&app).await?;
-    tokio::task::block_in_place(|| backlog.send(&sender))?;
-    drop(sender);
-    progress.now(&format!("{}: draining", variant.name));
-    let mut instance = variant.start(lab, &app, "a")?;
+    instance: &Instance,
+    app: &e2e::Application,
+    before: u64,
+    reports: u64,
+) -> Result<Watched> {
+    let mut rss_mib = Vec::new();
     instance.url().await?;
-    let begun = reached(&instance, 1).await?;
-    let broker = broker(lab).await?;
-    let half = reached(&instance, reports / 2).await?;
-    reached(&instance, reports).await?;
-    all_committed(&app, PATIENCE).await?;
-    let (ended, usage) = (Instant::now(), instance.usage()?);
-    let broker_after = self::broker(lab).await?;
-    instance.terminate().await?;
-    let seconds = ended.duration_since(begun.at).as_secs_f64();
-    let million = |records: u64| records as f64 / 1e6;
-    Ok(Drained {
-        variant: variant.name.clone(),
-        seconds,
-        per_second: (reports - begun.records) as f64 / seconds,
-        cpu_s_per_million: (usage.cpu_s - begun.usage.cpu_s) / million(reports - begun.records),
-        second_half_cpu_s_per_million: (usage.cpu_s - half.usage.cpu_s)
-            / million(reports - half.records),
-        broker_cpu_s_per_million: match (broker, broker_after) {
-            (Some(before), Some(after)) => {
-                (after.cpu_s - before.cpu_s) / million(reports - begun.records)
-            }
-            _ => 0.0,
-        },
-        peak_rss_mib: usage.peak_rss_mib,
+    let begun = reached(instance, before + 1, &mut rss_mib).await?;
+    let broker = lab.broker().await?;
+    ensure!(
+        begun.records < before + reports,
+        "all was done at the first look: too few reports to measure with"
+    );
+    let half = reached(instance, before + reports / 2, &mut rss_mib).await?;
+    rss_mib.clear();
+    reached(instance, before + reports, &mut rss_mib).await?;
+    all_committed(app, PATIENCE).await?;
+    let ended = Moment::now(instance, before + reports)?;
+    let broker = broker.zip(lab.broker().await?);
+    rss_mib.push(ended.usage.rss_mib as f64);
+    Ok(Watched {
+        begun,
+        half,
+        ended,
+        broker,
+        rss_mib,
     })
+}
+
+impl Watched {
+    fn values(self, (changelog, states): (Content, Content)) -> Values {
+        let (begun, half, ended) = (&self.begun, &self.half, &self.ended);
+        let million = |from: &Moment| (ended.records - from.records) as f64 / 1e6;
+        let cpu = |from: &Moment| ended.usage.cpu_s - from.usage.cpu_s;
+        let seconds = ended.at.duration_since(begun.at).as_secs_f64();
+        let per_million = cpu(begun) / million(begun);
+        let mut values = vec![
+            ("seconds", seconds),
+            ("reports_per_s", million(begun) * 1e6 / seconds),
+            ("cpu_s", cpu(begun)),
+            ("cpu_s_per_million", per_million),
+            ("reports_per_cpu_s", 1e6 / per_million),
+            ("peak_rss_mib", ended.usage.peak_rss_mib as f64),
+            ("changelog_records", changelog.records as f64),
+            ("changelog_bytes", changelog.mean_bytes()),
+            ("state_records", states.records as f64),
+            ("state_bytes", states.mean_bytes()),
+        ];
+        if million(half) > 0.0 {
+            values.push(("warm_cpu_s_per_million", cpu(half) / million(half)));
+        }
+        if let Some(steady) = Spread::of(self.rss_mib) {
+            values.push(("steady_rss_mib", steady.median));
+        }
+        if let Some((before, after)) = self.broker {
+            let took = after.cpu_s - before.cpu_s;
+            values.push(("broker_cpu_s", took));
+            values.push(("broker_cpu_s_per_million", took / million(begun)));
+        }
+        let values = values.into_iter();
+        values.map(|(id, value)| (id.to_owned(), value)).collect()
+    }
 }
 
 /// Where a system was at some moment.
@@ -197,18 +210,26 @@ struct Moment {
     usage: Usage,
 }
 
+impl Moment {
+    fn now(instance: &Instance, records: u64) -> Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            records,
+            usage: instance.usage()?,
+        })
+    }
+}
+
 /// The first moment at which so many records are processed.
-async fn reached(instance: &Instance, records: u64) -> Result<Moment> {
+async fn reached(instance: &Instance, records: u64, rss_mib: &mut Vec<f64>) -> Result<Moment> {
     let started = Instant::now();
     loop {
         // While a service starts, it cannot tell yet.
         let processed = instance.processed().await.unwrap_or(0);
+        let moment = Moment::now(instance, processed)?;
+        rss_mib.push(moment.usage.rss_mib as f64);
         if processed >= records {
-            return Ok(Moment {
-                at: Instant::now(),
-                records: processed,
-                usage: instance.usage()?,
-            });
+            return Ok(moment);
         }
         ensure!(
             started.elapsed() < PATIENCE,
@@ -216,66 +237,5 @@ async fn reached(instance: &Instance, records: u64) -> Result<Moment> {
             devkit::process::tail(instance.log())
         );
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-/// What the broker has taken, if it is ours to look at.
-async fn broker(lab: &Lab) -> Result<Option<Usage>> {
-    let Some(kafka) = lab.servers.kafka() else {
-        return Ok(None);
-    };
-    let pid = kafka.pid(0).await.context("the broker is not running")?;
-    Usage::of(pid).map(Some)
-}
-
-fn table(variants: &[Variant], runs: &[Drained]) -> Table {
-    let mut table = Table::new(&[
-        "variant",
-        "1000 reports/s",
-        "CPU-s/M",
-        "second half",
-        "broker/M",
-        "peak RSS MiB",
-    ]);
-    for variant in variants {
-        let spread = |value: fn(&Drained) -> f64| {
-            Spread::of(
-                runs.iter()
-                    .filter(|run| run.variant == variant.name)
-                    .map(value),
-            )
-        };
-        table.row(vec![
-            variant.name.clone(),
-            show(spread(|run| run.per_second / 1000.0), 0),
-            show(spread(|run| run.cpu_s_per_million), 2),
-            show(spread(|run| run.second_half_cpu_s_per_million), 2),
-            show(spread(|run| run.broker_cpu_s_per_million), 2),
-            show(spread(|run| run.peak_rss_mib as f64), 0),
-        ]);
-    }
-    table
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variants_are_read() {
-        let variant = parse(
-            System::Streams,
-            "g1: threads=2 -XX:+UseG1GC streams.producer.linger.ms=5",
-        )
-        .unwrap();
-        assert_eq!(variant.name, "g1");
-        assert_eq!(variant.settings["threads"], "2");
-        assert_eq!(variant.settings["streams.producer.linger.ms"], "5");
-        assert_eq!(
-            variant.jvm.as_deref(),
-            Some(&["-XX:+UseG1GC".to_owned()][..])
-        );
-        assert!(parse(System::Ours, "no colon").is_err());
-        assert!(parse(System::Ours, "x: word").is_err());
     }
 }

@@ -15,7 +15,66 @@ pub use round::{Fault, Outcome};
 use crate::lab::Lab;
 use crate::progress::Progress;
 use crate::report::{Report, Spread, Table, show};
-use crate::systems::{System, Variant};
+use crate::results::Values;
+use crate::run::Run;
+use crate::systems::Variant;
+
+/// The case of `bench run`: an owner is killed, and another instance has a standby.
+pub const CASE: &str = "kill -9, with a standby";
+/// Ours as it comes.
+pub const OURS: &str = "shared-state, defaults";
+/// Kafka Streams with what it has for this.
+pub const STREAMS_BEST: &str = "Kafka Streams, best settings";
+/// Kafka Streams as it comes.
+pub const STREAMS_DEFAULTS: &str = "Kafka Streams, defaults";
+
+/// Seconds that one takeover is expected to take, all around it included.
+const SECONDS: f64 = 45.0;
+
+/// Measures what is compared: an owner is killed that has a standby elsewhere.
+///
+/// # Errors
+/// Results cannot be written.
+pub async fn suite(run: &mut Run<'_>) -> Result<()> {
+    let objects = run.objects(20_000);
+    let variants: Vec<_> = variants()
+        .into_iter()
+        .filter(|variant| variant.standbys() > 0)
+        .collect();
+    for round in 1..=run.rounds {
+        for variant in &variants {
+            let lab = run.lab;
+            let measuring = async {
+                Ok(values(
+                    &round::round(lab, variant, Fault::Kill, objects).await?,
+                ))
+            };
+            run.step(("takeover", CASE, round), variant, SECONDS, measuring)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Seconds that a round of [`suite`] is expected to take.
+pub(crate) const ROUND_SECONDS: f64 = 3.0 * SECONDS;
+
+fn values(outcome: &Outcome) -> Values {
+    let phases = outcome.phases;
+    let values = [
+        ("no_answer_ms", Some(outcome.reads_ms)),
+        ("not_shown_ms", Some(outcome.writes_ms)),
+        ("stale_answers", Some(outcome.stale as f64)),
+        ("detected_ms", phases.detected_ms),
+        ("planned_ms", phases.planned_ms),
+        ("fenced_ms", phases.fenced_ms),
+        ("caught_up_ms", phases.caught_up_ms),
+    ];
+    let known = values
+        .into_iter()
+        .filter_map(|(id, value)| Some((id, value?)));
+    known.map(|(id, value)| (id.to_owned(), value)).collect()
+}
 
 /// What to measure.
 #[derive(Clone, Debug, Serialize, clap::Args)]
@@ -39,23 +98,31 @@ pub struct Args {
 
 /// Both systems as they come and as they are best at this, with a standby and without.
 fn variants() -> Vec<Variant> {
-    let ours = |name, standbys| {
-        let settings = [("freshness", "24h"), ("num-standby-replicas", standbys)];
-        Variant::new(name, System::Ours, &settings)
+    let ours = |name: &str, standbys| Variant {
+        name: name.to_owned(),
+        ..Variant::ours().with("num-standby-replicas", standbys)
     };
-    let streams = |name, standbys, more: &[(&str, &str)]| {
-        let mut settings = vec![("freshness.ms", "86400000"), ("standby.replicas", standbys)];
-        settings.extend(more);
-        Variant::new(name, System::Streams, &settings)
+    let streams = |name: &str, standbys, best: bool| {
+        let variant = Variant::streams().with("standby.replicas", standbys);
+        let variant = if best {
+            variant
+                .with("session.timeout.ms", "6000")
+                .with("on.close", "leave")
+        } else {
+            variant
+        };
+        Variant {
+            name: name.to_owned(),
+            ..variant
+        }
     };
-    let best = [("session.timeout.ms", "6000"), ("on.close", "leave")];
     vec![
-        ours("ours + standby", "1"),
-        ours("ours alone", "0"),
-        streams("streams best + standby", "1", &best),
-        streams("streams best alone", "0", &best),
-        streams("streams defaults + standby", "1", &[]),
-        streams("streams defaults alone", "0", &[]),
+        ours(OURS, "1"),
+        ours("shared-state, no standby", "0"),
+        streams(STREAMS_BEST, "1", true),
+        streams("Kafka Streams, best settings, no standby", "0", true),
+        streams(STREAMS_DEFAULTS, "1", false),
+        streams("Kafka Streams, defaults, no standby", "0", false),
     ]
 }
 
@@ -70,20 +137,21 @@ pub async fn run(lab: &Lab, args: &Args) -> Result<()> {
     let variants: Vec<_> = variants().into_iter().filter(asked).collect();
     ensure!(!variants.is_empty(), "no variant is called so");
     let total = args.rounds * variants.len() * args.faults.len() * args.objects.len();
-    let progress = Progress::of(total);
+    let progress = Progress::of(total as f64 * SECONDS);
     let mut outcomes = Vec::new();
     let mut failures = Vec::new();
     for _ in 0..args.rounds {
         for objects in &args.objects {
             for fault in &args.faults {
                 for variant in &variants {
-                    match round::round(lab, variant, *fault, *objects, &progress).await {
+                    progress.now(&format!("{}, {fault:?}, {objects} objects", variant.name));
+                    match round::round(lab, variant, *fault, *objects).await {
                         Ok(outcome) => {
-                            progress.done(&line(&outcome));
+                            progress.done(&line(&outcome), SECONDS);
                             outcomes.push(outcome);
                         }
                         Err(error) => {
-                            progress.done(&format!("failed: {error:#}"));
+                            progress.done(&format!("failed: {error:#}"), SECONDS);
                             failures.push(format!("{error:#}"));
                         }
                     }

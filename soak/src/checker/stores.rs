@@ -81,11 +81,10 @@ fn dump(path: &Path, partition: i32) -> Result<Dump> {
         .iter()
         .map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
     let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
-    let meta = db
-        .cf_handle("meta")
-        .context("there is no column family meta")?;
-    let position = db.get_cf(meta, b"position")?;
-    let position = match position {
+    // Who is killed while it makes a store leaves one without; it must be without rows too then.
+    let meta = db.cf_handle("meta");
+    let position = meta.map(|meta| db.get_cf(meta, b"position")).transpose()?;
+    let position = match position.flatten() {
         None => 0,
         Some(bytes) => {
             let bytes = bytes
