@@ -229,13 +229,8 @@ impl Committer {
         let mut offsets = TopicPartitionList::new();
         for task in &epoch.tasks {
             let partition = kafka_partition(task.partition);
-            for (key, value) in &task.rows {
-                self.send(
-                    &self.names.changelog,
-                    Some(partition),
-                    Some(key),
-                    value.as_deref(),
-                )?;
+            for (key, value) in task.rows.iter() {
+                self.send(&self.names.changelog, Some(partition), Some(key), value)?;
             }
             for output in &task.outputs {
                 self.send_output(partition, output)?;
@@ -270,7 +265,7 @@ impl Committer {
         self.send(
             topic,
             partition,
-            output.key.as_ref(),
+            output.key.as_deref(),
             output.value.as_deref(),
         )
     }
@@ -279,7 +274,7 @@ impl Committer {
         &self,
         topic: &str,
         partition: Option<i32>,
-        key: Option<&Vec<u8>>,
+        key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<(), (Way, String)> {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);

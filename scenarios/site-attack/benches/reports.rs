@@ -61,11 +61,15 @@ const EPOCH: usize = 10_000;
 
 fn task(c: &mut Criterion) {
     let mut group = c.benchmark_group("task");
-    group.throughput(Throughput::Elements(EPOCH as u64)).sample_size(20);
+    group
+        .throughput(Throughput::Elements(EPOCH as u64))
+        .sample_size(20);
     for (agents, objects) in [(10, 12_500), (1_000, 125)] {
         let mut drain = Drain::new(objects, agents);
         group.bench_function(format!("process/{agents} agents"), |b| {
-            b.iter_custom(|times| timed(times, &mut drain, |drain, reports| drain.process(reports)));
+            b.iter_custom(|times| {
+                timed(times, &mut drain, |drain, reports| drain.process(reports))
+            });
         });
         group.bench_function(format!("process and commit/{agents} agents"), |b| {
             b.iter_custom(|times| {
