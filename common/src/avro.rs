@@ -1,14 +1,20 @@
 //! Typed Avro encoding and decoding against a known schema.
 //!
 //! Parsing, validation and resolution are `apache-avro`'s. The common case, a datum written with
-//! exactly the schema that the reader was built with, is decoded by `serde_avro_fast`, which
-//! needs no intermediate value.
+//! exactly the schema that the reader was built with, is decoded without an intermediate value: records
+//! of plain fields by `flat`, all others by `serde_avro_fast`.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{
+    marker::PhantomData,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::wire;
+use flat::Flat;
+
+mod flat;
 
 /// A parsed schema under its registry id.
 #[derive(Debug)]
@@ -19,7 +25,26 @@ pub struct Schema {
     pub name: String,
     avro: apache_avro::Schema,
     fast: serde_avro_fast::Schema,
-    canonical: String,
+    flat: Option<Flat>,
+    form: Form,
+}
+
+/// The canonical form of a schema as a number: equal for two schemas if their data are alike. Comparing
+/// the texts themselves would take longer than reading a datum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Form(usize);
+
+impl Form {
+    fn of(schema: &apache_avro::Schema) -> Self {
+        static KNOWN: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let text = schema.canonical_form();
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = known.iter().position(|form| *form == text);
+        Self(place.unwrap_or_else(|| {
+            known.push(text);
+            known.len() - 1
+        }))
+    }
 }
 
 /// Why a schema, a datum or a value was refused.
@@ -55,13 +80,14 @@ impl Schema {
         let fast = text
             .parse()
             .map_err(|e: serde_avro_fast::schema::SchemaError| Error::Schema(e.to_string()))?;
-        let canonical = avro.canonical_form();
+        let form = Form::of(&avro);
         Ok(Self {
             id,
             name,
+            flat: Flat::of(&avro),
             avro,
             fast,
-            canonical,
+            form,
         })
     }
 }
@@ -97,27 +123,70 @@ impl<T: DeserializeOwned> Decoder<T> {
     /// [`Error::Malformed`] for bytes that `writer` cannot have written, and
     /// [`Error::Unresolvable`] when they mean nothing to `T`'s schema.
     pub fn decode(&self, writer: &Schema, datum: &[u8]) -> Result<T, Error> {
-        if writer.canonical == self.reader.canonical {
-            return exact(&writer.fast, datum);
+        if writer.form == self.reader.form {
+            return exact(writer, datum);
         }
-        let mut rest = datum;
-        let value = apache_avro::reader::datum::GenericDatumReader::builder(&writer.avro)
-            .build()
-            .and_then(|reader| reader.read_value(&mut rest))
-            .map_err(|e| Error::Malformed(e.to_string()))?;
-        whole(rest.len() as u64)?;
-        // apache-avro 0.22 reads a string that is cut off as null, without an error.
-        if !value.validate(&writer.avro) {
-            return Err(Error::Malformed("it is cut off within a text".into()));
-        }
-        let value = value
-            .resolve(&self.reader.avro)
-            .map_err(|e| Error::Unresolvable(e.to_string()))?;
+        let value = resolved(writer, &self.reader, datum)?;
         apache_avro::from_value(&value).map_err(|e| Error::Unresolvable(e.to_string()))
+    }
+
+    /// Decodes a datum into a type of the same fields that borrows from it, or from `scratch` if the
+    /// datum has to be written anew, as one of this decoder's own schema.
+    ///
+    /// # Errors
+    /// As for [`Self::decode`].
+    pub fn read<'d, R: Deserialize<'d>>(
+        &self,
+        writer: &Schema,
+        datum: &'d [u8],
+        scratch: &'d mut Vec<u8>,
+    ) -> Result<R, Error> {
+        if writer.form == self.reader.form {
+            return exact(writer, datum);
+        }
+        let value = resolved(writer, &self.reader, datum)?;
+        *scratch = apache_avro::writer::datum::GenericDatumWriter::builder(&self.reader.avro)
+            .build()
+            .and_then(|writer| writer.write_value_to_vec(value))
+            .map_err(|e| Error::Unresolvable(e.to_string()))?;
+        exact(&self.reader, scratch).map_err(|e| Error::Unresolvable(e.to_string()))
     }
 }
 
-fn exact<T: DeserializeOwned>(schema: &serde_avro_fast::Schema, datum: &[u8]) -> Result<T, Error> {
+/// The datum as a value of the reader's schema.
+fn resolved(
+    writer: &Schema,
+    reader: &Schema,
+    datum: &[u8],
+) -> Result<apache_avro::types::Value, Error> {
+    let mut rest = datum;
+    let value = apache_avro::reader::datum::GenericDatumReader::builder(&writer.avro)
+        .build()
+        .and_then(|reader| reader.read_value(&mut rest))
+        .map_err(|e| Error::Malformed(e.to_string()))?;
+    whole(rest.len() as u64)?;
+    // apache-avro 0.22 reads a string that is cut off as null, without an error.
+    if !value.validate(&writer.avro) {
+        return Err(Error::Malformed("it is cut off within a text".into()));
+    }
+    value
+        .resolve(&reader.avro)
+        .map_err(|e| Error::Unresolvable(e.to_string()))
+}
+
+/// Reads a datum as what it is.
+fn exact<'d, T: Deserialize<'d>>(schema: &Schema, datum: &'d [u8]) -> Result<T, Error> {
+    match &schema.flat {
+        Some(flat) => flat.read(datum).map_err(Error::Malformed),
+        None => nested(&schema.fast, datum),
+    }
+}
+
+/// Reads a datum of any schema.
+fn nested<'d, T: Deserialize<'d>>(
+    schema: &serde_avro_fast::Schema,
+    datum: &'d [u8],
+) -> Result<T, Error> {
     let reader = serde_avro_fast::de::read::SliceRead::new(datum);
     let mut state = serde_avro_fast::de::DeserializerState::new(reader, schema);
     let value =
@@ -168,6 +237,15 @@ impl<T: Serialize> Encoder<T> {
     /// # Errors
     /// [`Error::Encode`] when the value does not fit the schema.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>, Error> {
+        self.encode_like(value)
+    }
+
+    /// As [`Self::encode`], for a type of the same fields as `T`, one that borrows its texts for
+    /// example.
+    ///
+    /// # Errors
+    /// As for [`Self::encode`].
+    pub fn encode_like(&self, value: &impl Serialize) -> Result<Vec<u8>, Error> {
         serde_avro_fast::to_datum(
             value,
             wire::header(self.schema.id),

@@ -227,6 +227,30 @@ pub struct SiteAttackReport {
     pub detail: Option<String>,
 }
 
+/// A [`SiteAttackReport`] whose texts are those of the record it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct SiteAttackReportRead<'r> {
+    /// The site; also the record's key.
+    pub object_id: &'r str,
+    /// Who reports.
+    pub agent_id: &'r str,
+    /// Is the site under attack?
+    pub verdict: SiteAttackVerdict,
+    /// When the agent saw it, in ms since 1970.
+    pub observed_at_ms: i64,
+    /// Grows with every report of this agent.
+    pub sequence: i64,
+    /// What kind of attack, in the agent's words.
+    #[serde(default)]
+    pub attack_kind: Option<&'r str>,
+    /// Rate of requests measured at the site.
+    #[serde(default)]
+    pub requests_per_second: Option<f64>,
+    /// Anything else an operator wants to read.
+    #[serde(default)]
+    pub detail: Option<&'r str>,
+}
+
 /// Avro `["null", "bytes"]`: serde's own `Option<Vec<u8>>` would be an array of integers.
 mod optional_bytes {
     use serde::{Deserializer, Serializer, de};

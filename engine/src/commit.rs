@@ -251,8 +251,7 @@ impl Committer {
 
     fn send(&mut self, task: &TaskEpoch) -> Result<(), (Way, String)> {
         let partition = Some(kafka_partition(task.partition));
-        let rows = task.rows.iter();
-        let rows = rows.map(|(key, value)| (Some(key.as_slice()), value.as_deref()));
+        let rows = task.rows.iter().map(|(key, value)| (Some(key), value));
         self.produce(self.topics.changelog, partition, rows)?;
         // Runs of outputs with the same destination go together: their order is kept.
         for outputs in task.outputs.chunk_by(|a, b| a.to == b.to) {

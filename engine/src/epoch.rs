@@ -7,6 +7,104 @@ use crate::{processor::Reason, store::Store};
 /// A row of a task's store and of the changelog: key with its prefix, value or deletion.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
 
+/// Many rows, in one piece of memory: an allocation a row would cost more than the row.
+#[derive(Debug, Default)]
+pub struct Rows {
+    /// Each key, and its value behind it.
+    bytes: Vec<u8>,
+    spans: Vec<Span>,
+}
+
+/// Where a row is.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    at: usize,
+    value_at: usize,
+    end: usize,
+    deleted: bool,
+}
+
+impl Rows {
+    /// Adds a row; `None` deletes it.
+    pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        match value {
+            Some(value) => drop(self.push_with(key, |out| out.extend_from_slice(value))),
+            None => self.end(key, true),
+        }
+    }
+
+    /// Adds a row whose value `write` appends, and returns that value.
+    pub fn push_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        self.end(key, false);
+        write(&mut self.bytes);
+        let end = self.bytes.len();
+        match self.spans.last_mut() {
+            Some(span) => {
+                span.end = end;
+                &self.bytes[span.value_at..]
+            }
+            None => &[],
+        }
+    }
+
+    fn end(&mut self, key: &[u8], deleted: bool) {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        let end = self.bytes.len();
+        self.spans.push(Span {
+            at,
+            value_at: end,
+            end,
+            deleted,
+        });
+    }
+
+    /// How many rows.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Are there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The rows, in the order in which they were added.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> {
+        self.spans.iter().map(|span| self.row(span))
+    }
+
+    fn row(&self, span: &Span) -> (&[u8], Option<&[u8]>) {
+        let value = &self.bytes[span.value_at..span.end];
+        (self.key(span), (!span.deleted).then_some(value))
+    }
+
+    fn key(&self, span: &Span) -> &[u8] {
+        &self.bytes[span.at..span.value_at]
+    }
+
+    /// No rows, in the memory of these, unless that is more than `bytes`.
+    #[must_use]
+    pub fn emptied(mut self, bytes: usize) -> Self {
+        if self.bytes.capacity() > bytes {
+            return Self::default();
+        }
+        self.bytes.clear();
+        self.spans.clear();
+        self
+    }
+}
+
+impl Extend<Row> for Rows {
+    fn extend<I: IntoIterator<Item = Row>>(&mut self, rows: I) {
+        for (key, value) in rows {
+            self.push(&key, value.as_deref());
+        }
+    }
+}
+
 /// A record for a topic other than the changelog.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
@@ -40,7 +138,7 @@ pub struct TaskEpoch {
     /// Its store, which takes the rows after the commit.
     pub store: Arc<Store>,
     /// Changed rows, sorted by key, each key once; a digest comes last.
-    pub rows: Vec<Row>,
+    pub rows: Rows,
     /// Other records, in order.
     pub outputs: Vec<Output>,
     /// The offset after the last processed source record; `None` if there was none (timers only).
@@ -55,23 +153,18 @@ impl TaskEpoch {
     /// The row under `key`, if this epoch changes it: outer `None` = unchanged, inner = deleted.
     #[must_use]
     pub fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let i = self
-            .rows
-            .binary_search_by(|(k, _)| k.as_slice().cmp(key))
-            .ok()?;
-        Some(self.rows[i].1.as_deref())
+        let spans = &self.rows.spans;
+        let i = spans.binary_search_by(|span| self.rows.key(span).cmp(key));
+        Some(self.rows.row(&spans[i.ok()?]).1)
     }
 
     /// The rows whose key starts with `prefix`.
-    #[must_use]
-    pub fn rows_under(&self, prefix: u8) -> &[Row] {
-        let from = self
-            .rows
-            .partition_point(|(k, _)| k.first().is_some_and(|p| *p < prefix));
-        let to = self
-            .rows
-            .partition_point(|(k, _)| k.first().is_some_and(|p| *p <= prefix));
-        &self.rows[from..to]
+    pub fn rows_under(&self, prefix: u8) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let first = |span: &Span| self.rows.key(span).first().copied();
+        let spans = &self.rows.spans;
+        let from = spans.partition_point(|span| first(span) < Some(prefix));
+        let to = spans.partition_point(|span| first(span) <= Some(prefix));
+        spans[from..to].iter().map(|span| self.rows.row(span))
     }
 }
 

@@ -2,21 +2,25 @@
 //! commit.
 //!
 //! A read looks in the cache, then in the epoch that is being committed, then in the committed
-//! store. Ten changes of one object in an epoch cost one row.
+//! store. Ten changes of one object in an epoch cost one row. The cache is bounded by bytes; what was
+//! not used of late goes first, and never anything that is not in an epoch yet.
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use foldhash::fast::RandomState;
+use hashbrown::{HashTable, hash_table};
 
 use crate::{
     digest,
-    epoch::{Row, TaskEpoch},
+    epoch::{Rows, TaskEpoch},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
 
-/// Entries kept across a commit; beyond that the cache starts afresh.
-const CACHED: usize = 100_000;
+/// Memory for the values of one task, beyond those that the current epoch uses.
+const CACHE_BYTES: usize = 64 << 20;
+/// What an entry costs beside its key and value: the slot in the table, the allocation of the key.
+const ENTRY_BYTES: usize = 32;
 
 /// One key of the store: its value, if it has one.
 #[derive(Debug)]
@@ -25,7 +29,14 @@ pub struct Entry<V> {
     /// What the row adds to the digest, as of the last cut; `None` if there was no row.
     hash: Option<u64>,
     dirty: bool,
+    /// Was it asked for since the last cut?
     listed: bool,
+    /// Was it asked for since the last search for something to let go?
+    used: bool,
+    /// Memory it takes, as of the last cut.
+    bytes: usize,
+    /// Key of the row.
+    key: Box<[u8]>,
 }
 
 impl<V> Entry<V> {
@@ -59,17 +70,34 @@ impl<V> Entry<V> {
 pub struct Objects<V> {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    cache: IndexMap<Vec<u8>, Entry<V>>,
-    touched: Vec<usize>,
+    hasher: RandomState,
+    /// Places in `entries`, by key.
+    places: HashTable<usize>,
+    entries: Vec<Entry<V>>,
+    /// Asked for since the last cut, with the order of their keys.
+    touched: Vec<(u64, usize)>,
+    bytes: usize,
+    most_bytes: usize,
+    /// Where the search for something to let go stands.
+    hand: usize,
 }
 
 impl<V: Value> Objects<V> {
     pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self::bounded(store, CACHE_BYTES)
+    }
+
+    fn bounded(store: Arc<Store>, most_bytes: usize) -> Self {
         Self {
             store,
             staged: None,
-            cache: IndexMap::new(),
+            hasher: RandomState::default(),
+            places: HashTable::new(),
+            entries: Vec::new(),
             touched: Vec::new(),
+            bytes: 0,
+            most_bytes,
+            hand: 0,
         }
     }
 
@@ -78,71 +106,131 @@ impl<V: Value> Objects<V> {
     /// # Errors
     /// When the store fails or holds bytes that are no value.
     pub fn entry(&mut self, key: &[u8]) -> Result<&mut Entry<V>, store::Error> {
-        let index = match self.cache.get_index_of(key) {
-            Some(index) => index,
-            None => {
-                let (value, hash) = self.load(key)?.unzip();
-                let entry = Entry {
-                    value,
-                    hash,
-                    dirty: false,
-                    listed: false,
-                };
-                self.cache.insert_full(key.to_vec(), entry).0
-            }
+        let hash = hash(&self.hasher, key);
+        let entries = &self.entries;
+        let place = match self.places.find(hash, |at| &entries[*at].key[1..] == key) {
+            Some(place) => *place,
+            None => self.admit(hash, key)?,
         };
-        let entry = &mut self.cache[index];
+        let entry = &mut self.entries[place];
+        entry.used = true;
         if !entry.listed {
             entry.listed = true;
-            self.touched.push(index);
+            self.touched.push((0, place));
         }
         Ok(entry)
     }
 
-    /// The value and its row's hash.
-    fn load(&self, key: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
-        let row = row_key(OBJECT, key);
-        let decode = |bytes: &[u8]| {
-            let value = V::decode(bytes).map_err(|e| self.store.corrupt(&row, e))?;
-            Ok((value, digest::of_row(&row, bytes)))
-        };
-        if let Some(staged) = self.staged.as_ref().and_then(|epoch| epoch.row(&row)) {
-            return staged.map(decode).transpose();
-        }
-        self.store.get(&row)?.as_deref().map(decode).transpose()
+    /// Brings an entry in from the store.
+    fn admit(&mut self, hash: u64, key: &[u8]) -> Result<usize, store::Error> {
+        let key = row_key(OBJECT, key).into_boxed_slice();
+        let (value, row_hash) = self.load(&key)?.unzip();
+        let place = self.entries.len();
+        self.entries.push(Entry {
+            value,
+            hash: row_hash,
+            dirty: false,
+            listed: false,
+            used: true,
+            bytes: 0,
+            key,
+        });
+        let (hasher, entries) = (&self.hasher, &self.entries);
+        self.places
+            .insert_unique(hash, place, |at| self::hash(hasher, &entries[*at].key[1..]));
+        Ok(place)
     }
 
-    /// The changed rows since the last cut; adds the change of the digest to `digest`.
-    pub(crate) fn cut(&mut self, digest: &mut u64) -> Vec<Row> {
-        let mut rows = Vec::new();
-        for index in self.touched.drain(..) {
-            let Some((key, entry)) = self.cache.get_index_mut(index) else {
-                continue;
-            };
+    /// The value and its row's hash.
+    fn load(&self, row: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
+        let decode = |bytes: &[u8]| {
+            let value = V::decode(bytes).map_err(|e| self.store.corrupt(row, e))?;
+            Ok((value, digest::of_row(row, bytes)))
+        };
+        if let Some(staged) = self.staged.as_ref().and_then(|epoch| epoch.row(row)) {
+            return staged.map(decode).transpose();
+        }
+        self.store.get(row)?.as_deref().map(decode).transpose()
+    }
+
+    /// Adds the changed rows since the last cut to `rows`, sorted, and the change of the digest to
+    /// `digest`.
+    pub(crate) fn cut(&mut self, digest: &mut u64, rows: &mut Rows) {
+        self.sort_touched();
+        for (_, place) in self.touched.drain(..) {
+            let entry = &mut self.entries[place];
             entry.listed = false;
-            if !std::mem::take(&mut entry.dirty) {
-                continue;
+            if std::mem::take(&mut entry.dirty) {
+                entry.write(digest, rows);
             }
-            let key = row_key(OBJECT, key);
-            let value = entry.value.as_ref().map(|value| {
-                let mut bytes = Vec::new();
-                value.encode(&mut bytes);
-                bytes
-            });
-            let hash = value.as_ref().map(|value| digest::of_row(&key, value));
-            // What came and went within the epoch was never there.
-            if hash.is_some() || entry.hash.is_some() {
-                *digest = digest
-                    .wrapping_sub(entry.hash.unwrap_or(0))
-                    .wrapping_add(hash.unwrap_or(0));
-                rows.push((key, value));
+            let bytes = entry.memory();
+            self.bytes = self.bytes - entry.bytes + bytes;
+            entry.bytes = bytes;
+        }
+        self.shrink();
+    }
+
+    /// Sorts by key. Eight bytes behind what all keys have in common decide nearly always, so the keys
+    /// themselves, each in a place of its own, are hardly looked at.
+    fn sort_touched(&mut self) {
+        let entries = &self.entries;
+        let Some(first) = self.touched.first().map(|(_, at)| &*entries[*at].key) else {
+            return;
+        };
+        let common = self.touched.iter().fold(first.len(), |common, (_, at)| {
+            let pairs = first[..common].iter().zip(&*entries[*at].key);
+            pairs.take_while(|(a, b)| a == b).count()
+        });
+        for (order, at) in &mut self.touched {
+            let mut bytes = [0; 8];
+            let rest = &entries[*at].key[common..];
+            let len = rest.len().min(8);
+            bytes[..len].copy_from_slice(&rest[..len]);
+            *order = u64::from_be_bytes(bytes);
+        }
+        self.touched.sort_unstable_by(|(a, x), (b, y)| {
+            a.cmp(b).then_with(|| entries[*x].key.cmp(&entries[*y].key))
+        });
+    }
+
+    /// Lets go of what was not used of late until the cache is within its bound (the CLOCK algorithm:
+    /// F. J. Corbató, "A paging experiment with the Multics system", 1968). Right after a cut nothing
+    /// is lost by it: every value is in the epoch or in the store.
+    fn shrink(&mut self) {
+        while self.bytes > self.most_bytes && !self.entries.is_empty() {
+            if self.hand >= self.entries.len() {
+                self.hand = 0;
             }
-            entry.hash = hash;
+            let entry = &mut self.entries[self.hand];
+            if std::mem::take(&mut entry.used) {
+                self.hand += 1;
+            } else {
+                self.let_go(self.hand);
+            }
         }
-        if self.cache.len() > CACHED {
-            self.cache.clear();
+    }
+
+    /// Removes an entry; the last one takes its place.
+    fn let_go(&mut self, place: usize) {
+        let last = self.entries.len() - 1;
+        if let Ok(found) = self.place_of(place) {
+            found.remove();
         }
-        rows
+        if place != last
+            && let Ok(mut found) = self.place_of(last)
+        {
+            *found.get_mut() = place;
+        }
+        let entry = self.entries.swap_remove(place);
+        self.bytes -= entry.bytes;
+    }
+
+    fn place_of(
+        &mut self,
+        place: usize,
+    ) -> Result<hash_table::OccupiedEntry<'_, usize>, hash_table::AbsentEntry<'_, usize>> {
+        let hash = hash(&self.hasher, &self.entries[place].key[1..]);
+        self.places.find_entry(hash, |at| *at == place)
     }
 
     /// `epoch` is being committed: its rows come before the store's.
@@ -153,7 +241,46 @@ impl<V: Value> Objects<V> {
     /// Forgets everything that is not committed.
     pub(crate) fn abandon(&mut self) {
         self.staged = None;
-        self.cache.clear();
+        self.places.clear();
+        self.entries.clear();
         self.touched.clear();
+        self.bytes = 0;
+        self.hand = 0;
     }
 }
+
+impl<V: Value> Entry<V> {
+    /// Adds the row, unless what came and went within the epoch was never there.
+    fn write(&mut self, digest: &mut u64, rows: &mut Rows) {
+        let hash = match &self.value {
+            Some(value) => {
+                let row = rows.push_with(&self.key, |out| value.encode(out));
+                Some(digest::of_row(&self.key, row))
+            }
+            None if self.hash.is_some() => {
+                rows.push(&self.key, None);
+                None
+            }
+            None => return,
+        };
+        *digest = digest
+            .wrapping_sub(self.hash.unwrap_or(0))
+            .wrapping_add(hash.unwrap_or(0));
+        self.hash = hash;
+    }
+
+    fn memory(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, Value::heap_bytes);
+        size_of::<Self>() + ENTRY_BYTES + self.key.len() + value
+    }
+}
+
+fn hash(hasher: &RandomState, key: &[u8]) -> u64 {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    let mut hasher = hasher.build_hasher();
+    hasher.write(key);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,12 @@
 
 use common::avro::Schema;
 
-use crate::{objects::Objects, store, timers::Timers};
+use crate::{
+    epoch::{Destination, Output},
+    objects::Objects,
+    store,
+    timers::Timers,
+};
 
 /// A value of a task's store, kept decoded while it is hot and encoded once per commit.
 pub trait Value: Sized + Send + 'static {
@@ -17,6 +22,8 @@ pub trait Value: Sized + Send + 'static {
     /// # Errors
     /// One sentence on what is wrong with the bytes.
     fn decode(bytes: &[u8]) -> Result<Self, String>;
+    /// About how much memory it holds beside itself: what the cache of values counts.
+    fn heap_bytes(&self) -> usize;
 }
 
 /// The logic of a task.
@@ -79,13 +86,20 @@ pub struct Context<'a, V> {
 /// Records for the output topic, in order. They carry their key's partition.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    pub(crate) records: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pub(crate) records: Vec<Output>,
+    /// Their keys and values.
+    pub(crate) bytes: u64,
 }
 
 impl Outputs {
     /// Writes `value` (framed) under `key`; `None` is a tombstone.
     pub fn emit(&mut self, key: &[u8], value: Option<Vec<u8>>) {
-        self.records.push((key.to_vec(), value));
+        self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+        self.records.push(Output {
+            to: Destination::States,
+            key: Some(key.to_vec()),
+            value,
+        });
     }
 }
 

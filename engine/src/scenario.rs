@@ -5,12 +5,14 @@
 //! transition whenever the state changes, and only then.
 
 use common::schema;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub mod majority;
 pub mod object;
+mod packed;
 mod processor;
 pub mod view;
+mod votes;
 
 pub use common::schema::Verdict;
 pub use processor::{Codecs, ScenarioProcessor};
@@ -23,6 +25,10 @@ pub trait Scenario: Send + Sync + 'static {
     const REPORT_SCHEMA: &'static str;
     /// One agent's report about one object.
     type Report: Serialize + DeserializeOwned + Send;
+    /// The same, read from the record without copying its texts: fields of the same names, in the
+    /// order of the schema, `&'r str` for every text. All of them, so that a report that is not one is
+    /// found out before it is kept. (`Self::Report` will do too; it costs an allocation a text.)
+    type Read<'r>: Deserialize<'r>;
     /// An opinion about an object.
     type Verdict: Verdict;
     /// What is known of the fresh votes of an object.
@@ -39,7 +45,7 @@ pub trait Scenario: Send + Sync + 'static {
     }
 
     /// The vote in a report.
-    fn opinion<'r>(&self, report: &'r Self::Report) -> Opinion<'r, Self::Verdict>;
+    fn opinion<'r>(&self, report: &'r Self::Read<'_>) -> Opinion<'r, Self::Verdict>;
 
     /// How long a vote counts after it was observed, in ms.
     fn freshness_ms(&self) -> i64;

@@ -12,16 +12,19 @@ use common::{
 
 use crate::{
     digest::{self, Digest},
-    epoch::{Destination, Output, Row, TaskEpoch},
+    epoch::{Destination, Output, Rows, TaskEpoch},
     intake::{self, Intake, Limits, SourceRecord},
     objects::Objects,
-    processor::{Context, Event, Failure, Outputs, Processor, Record, Rejected},
+    processor::{Context, Event, Failure, Outputs, Processor, Reason, Record, Rejected},
     store::{self, SOURCE, Store},
     timers::Timers,
 };
 
 /// Due timers handled in one go, before records get their turn again.
 const TIMERS_AT_ONCE: usize = 1000;
+
+/// Memory kept for the rows of the next epoch.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// What a task must know of its surroundings.
 #[derive(Debug, Clone)]
@@ -90,7 +93,12 @@ pub struct Task<P: Processor> {
     store: Arc<Store>,
     objects: Objects<P::Value>,
     timers: Timers,
-    outputs: Vec<Output>,
+    outputs: Outputs,
+    /// The schema of the last record: hardly ever another than the next one's.
+    last_schema: Option<(u32, Arc<Schema>)>,
+    /// Rows of an epoch that is committed: their memory serves the next one.
+    spare: Rows,
+    timers_fired: metrics::Counter,
     next_offset: Option<i64>,
     load: Load,
     committed_offset: i64,
@@ -122,7 +130,7 @@ impl Digests {
     }
 
     /// Adds a digest to the rows of an epoch, if one is due.
-    fn add_to(&mut self, rows: &mut Vec<Row>, now_ms: i64) {
+    fn add_to(&mut self, rows: &mut Rows, now_ms: i64) {
         if !self.stale || now_ms.saturating_sub(self.last_ms) < digest::EVERY_MS {
             return;
         }
@@ -131,7 +139,7 @@ impl Digests {
             rows: self.rows,
             since_last,
         };
-        rows.push(digest.row());
+        rows.extend([digest.row()]);
         self.stale = false;
         self.last_ms = now_ms;
     }
@@ -157,7 +165,10 @@ impl<P: Processor> Task<P> {
             objects: Objects::new(Arc::clone(&store)),
             timers: Timers::new(Arc::clone(&store)),
             store,
-            outputs: Vec::new(),
+            outputs: Outputs::default(),
+            last_schema: None,
+            spare: Rows::default(),
+            timers_fired: metrics::counter!("timers_fired_total"),
             next_offset: None,
             load: Load::default(),
             committed_offset,
@@ -186,7 +197,10 @@ impl<P: Processor> Task<P> {
     /// What was taken in since the last cut.
     #[must_use]
     pub fn pending(&self) -> Load {
-        self.load
+        Load {
+            bytes: self.load.bytes + self.outputs.bytes,
+            ..self.load
+        }
     }
 
     /// Processes one record.
@@ -205,12 +219,10 @@ impl<P: Processor> Task<P> {
             self.settings.partitions,
             self.settings.limits,
         ) {
-            Intake::Process { schema_id, datum } => match schemas.lookup(schema_id) {
+            Intake::Process { schema_id, datum } => match self.schema(schema_id, schemas) {
                 None => return Ok(Progress::NeedsSchema(schema_id)),
-                Some(Ok(schema)) => self.hand_over(record, &schema, datum, now_ms),
-                Some(Err(why)) => {
-                    Err(Rejected::new(crate::processor::Reason::UnknownSchema, why).into())
-                }
+                Some(Ok(())) => self.hand_over(record, datum, now_ms),
+                Some(Err(why)) => Err(Rejected::new(Reason::UnknownSchema, why).into()),
             },
             Intake::Misrouted { partition } => {
                 self.send_on(record, partition);
@@ -229,46 +241,43 @@ impl<P: Processor> Task<P> {
         Ok(Progress::Done)
     }
 
+    /// Makes the schema of the record the last one.
+    fn schema(&mut self, id: u32, schemas: &mut impl Schemas) -> Option<Result<(), String>> {
+        if self.last_schema.as_ref().is_some_and(|last| last.0 == id) {
+            return Some(Ok(()));
+        }
+        let found = schemas.lookup(id)?;
+        Some(found.map(|schema| self.last_schema = Some((id, schema))))
+    }
+
     fn hand_over(
         &mut self,
         record: &SourceRecord<'_>,
-        schema: &Schema,
         datum: &[u8],
         now_ms: i64,
     ) -> Result<(), Failure> {
+        let Some((_, schema)) = &self.last_schema else {
+            return Ok(());
+        };
         let event = Event::Record(Record {
             key: record.key.unwrap_or_default(),
             value: record.value.unwrap_or_default(),
             datum,
             schema,
         });
-        self.run(event, now_ms)
-    }
-
-    fn run(&mut self, event: Event<'_>, now_ms: i64) -> Result<(), Failure> {
-        let mut outputs = Outputs::default();
         let mut context = Context {
             now_ms,
             objects: &mut self.objects,
             timers: &mut self.timers,
-            outputs: &mut outputs,
+            outputs: &mut self.outputs,
         };
-        self.processor.process(event, &mut context)?;
-        for (key, value) in outputs.records {
-            self.load.add(Some(&key), value.as_deref());
-            self.outputs.push(Output {
-                to: Destination::States,
-                key: Some(key),
-                value,
-            });
-        }
-        Ok(())
+        self.processor.process(event, &mut context)
     }
 
     /// A record on the wrong partition goes to the right one, unchanged.
     fn send_on(&mut self, record: &SourceRecord<'_>, partition: u32) {
         metrics::counter!("misrouted_records_total").increment(1);
-        self.outputs.push(Output {
+        self.outputs.records.push(Output {
             to: Destination::Source { partition },
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
@@ -299,7 +308,7 @@ impl<P: Processor> Task<P> {
             .dead_letters
             .encode(&letter)
             .map_err(|e| Failure::Broken(e.to_string()))?;
-        self.outputs.push(Output {
+        self.outputs.records.push(Output {
             to: Destination::DeadLetters(reason),
             key: letter.key,
             value: Some(value),
@@ -319,9 +328,15 @@ impl<P: Processor> Task<P> {
                 key,
                 due_ms: *due_ms,
             };
-            self.run(event, now_ms)?;
+            let mut context = Context {
+                now_ms,
+                objects: &mut self.objects,
+                timers: &mut self.timers,
+                outputs: &mut self.outputs,
+            };
+            self.processor.process(event, &mut context)?;
         }
-        metrics::counter!("timers_fired_total").increment(due.len() as u64);
+        self.timers_fired.increment(due.len() as u64);
         Ok(due.len() == TIMERS_AT_ONCE)
     }
 
@@ -332,22 +347,24 @@ impl<P: Processor> Task<P> {
     /// When the store fails: the task must be closed.
     pub fn cut(&mut self) -> Result<Option<Arc<TaskEpoch>>, Failure> {
         let digests = &mut self.digests;
-        let mut rows = self.objects.cut(&mut digests.rows);
-        rows.extend(self.timers.cut(&mut digests.rows)?);
-        rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        let mut rows = std::mem::take(&mut self.spare);
+        // Objects sort before timers, these before the source's offset, and the digest comes last.
+        self.objects.cut(&mut digests.rows, &mut rows);
+        self.timers.cut(&mut digests.rows, &mut rows)?;
         digests.count(rows.len());
         if let Some(offset) = self.next_offset {
-            rows.push((vec![SOURCE], Some(offset.to_be_bytes().to_vec())));
+            rows.push(&[SOURCE], Some(&offset.to_be_bytes()));
         }
         digests.add_to(&mut rows, self.now_ms);
-        if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
+        if rows.is_empty() && self.outputs.records.is_empty() && self.next_offset.is_none() {
+            self.spare = rows;
             return Ok(None);
         }
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
             store: Arc::clone(&self.store),
             rows,
-            outputs: std::mem::take(&mut self.outputs),
+            outputs: std::mem::take(&mut self.outputs).records,
             next_offset: self.next_offset.take(),
             records: std::mem::take(&mut self.load).records,
             digest: self.digests.rows,
@@ -358,11 +375,15 @@ impl<P: Processor> Task<P> {
 
     /// The epoch handed out is committed and in the store.
     pub fn committed(&mut self) {
-        if let Some(epoch) = self.staged.take() {
-            self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
-            self.digests.committed = epoch.digest;
-        }
+        let staged = self.staged.take();
         self.stage(None);
+        let Some(epoch) = staged else { return };
+        self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
+        self.digests.committed = epoch.digest;
+        // The committer may still hold it; then the next epoch takes memory of its own.
+        if let Some(epoch) = Arc::into_inner(epoch) {
+            self.spare = epoch.rows.emptied(SPARE_BYTES);
+        }
     }
 
     /// Throws away whatever is not committed. The source must be read again from
@@ -370,7 +391,7 @@ impl<P: Processor> Task<P> {
     pub fn abandon(&mut self) {
         self.objects.abandon();
         self.timers.abandon();
-        self.outputs.clear();
+        self.outputs = Outputs::default();
         self.next_offset = None;
         self.load = Load::default();
         self.staged = None;

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     digest,
-    epoch::{Row, TaskEpoch},
+    epoch::{Rows, TaskEpoch},
     store::{self, Store, TIMER},
 };
 
@@ -84,7 +84,11 @@ impl Timers {
             .map(|(timer, _)| timer.clone())
             .collect();
         let mut taken = 0;
-        self.store.scan(&[TIMER], |key, _| {
+        // Where the store may have more that were not looked at.
+        let mut beyond_ms = i64::MAX;
+        // Whatever was due before has been taken: its deletions need not be stepped over again.
+        let from = row_key(self.next_due_ms.max(0), &[]);
+        self.store.scan(&from, |key, _| {
             let Some(timer) = parse(key) else { return true };
             if known.contains_key(&timer) {
                 return true;
@@ -92,6 +96,9 @@ impl Timers {
             let due_ms = timer.0;
             armed.insert(timer);
             taken += 1;
+            if taken == limit {
+                beyond_ms = due_ms;
+            }
             // One more than is due tells when to look again.
             due_ms <= now_ms && taken < limit
         })?;
@@ -99,17 +106,16 @@ impl Timers {
         let mut due = Vec::new();
         for timer in rest.by_ref() {
             if timer.0 > now_ms || due.len() == limit {
-                return Ok((due, timer.0));
+                return Ok((due, timer.0.min(beyond_ms)));
             }
             due.push(timer);
         }
-        let next = if taken == limit { now_ms } else { i64::MAX };
-        Ok((due, next))
+        Ok((due, beyond_ms))
     }
 
-    /// The changed rows since the last cut; adds the change of the digest to `digest`.
-    pub(crate) fn cut(&mut self, digest: &mut u64) -> Result<Vec<Row>, store::Error> {
-        let mut rows = Vec::new();
+    /// Adds the changed rows since the last cut to `rows`, sorted, and the change of the digest to
+    /// `digest`.
+    pub(crate) fn cut(&mut self, digest: &mut u64, rows: &mut Rows) -> Result<(), store::Error> {
         for ((due_ms, key), armed) in &self.changes {
             let row = row_key(*due_ms, key);
             // What is armed already, or was never armed, is no change.
@@ -121,10 +127,10 @@ impl Timers {
                 true => digest.wrapping_add(hash),
                 false => digest.wrapping_sub(hash),
             };
-            rows.push((row, armed.then(Vec::new)));
+            rows.push(&row, armed.then_some(&[]));
         }
         self.changes.clear();
-        Ok(rows)
+        Ok(())
     }
 
     /// Was it armed at the last cut?

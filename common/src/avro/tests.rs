@@ -1,10 +1,12 @@
 //! Readers and writers of other versions, and bytes that are not what they claim to be.
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::schema::{
-    DEAD_LETTER, DeadLetter, SITE_ATTACK_REPORT, SiteAttackReport, SiteAttackVerdict,
+    DEAD_LETTER, DeadLetter, SITE_ATTACK_REPORT, SiteAttackReport, SiteAttackReportRead,
+    SiteAttackVerdict,
 };
 
 fn report() -> SiteAttackReport {
@@ -166,4 +168,99 @@ fn bytes_stay_bytes() {
         .read_value(&mut rest)
         .unwrap();
     assert!(format!("{value:?}").contains("Bytes([0, 159, 146, 150])"));
+}
+
+/// As an owned report, to compare.
+fn owned(read: SiteAttackReportRead<'_>) -> SiteAttackReport {
+    SiteAttackReport {
+        object_id: read.object_id.into(),
+        agent_id: read.agent_id.into(),
+        verdict: read.verdict,
+        observed_at_ms: read.observed_at_ms,
+        sequence: read.sequence,
+        attack_kind: read.attack_kind.map(Into::into),
+        requests_per_second: read.requests_per_second,
+        detail: read.detail.map(Into::into),
+    }
+}
+
+#[test]
+fn a_report_can_be_read_without_copying_its_texts() {
+    let same = Schema::parse(1, SITE_ATTACK_REPORT).unwrap();
+    let newer = other_version(|fields| {
+        fields.insert(2, json!({"name": "region", "type": "string"}));
+    });
+    let mut value = serde_json::to_value(report()).unwrap();
+    value["region"] = json!("eu-1");
+    for schema in [same, newer] {
+        let datum = written(&schema, &value);
+        let mut scratch = Vec::new();
+        let read = decoder().read(&schema, &datum, &mut scratch).unwrap();
+        assert_eq!(owned(read), report());
+    }
+}
+
+#[test]
+fn reports_are_plain_and_states_are_not() {
+    assert!(Schema::parse(1, SITE_ATTACK_REPORT).unwrap().flat.is_some());
+    assert!(
+        Schema::parse(1, crate::schema::STATE)
+            .unwrap()
+            .flat
+            .is_none()
+    );
+}
+
+/// The fields of a report under the same names, in another order.
+#[derive(Debug, serde::Deserialize)]
+#[allow(dead_code)]
+struct Shuffled {
+    sequence: i64,
+    detail: Option<String>,
+    verdict: SiteAttackVerdict,
+    object_id: String,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Whatever the bytes: read the short way and by `serde_avro_fast` they are the same, or wrong.
+    #[test]
+    fn plain_records_are_read_alike(
+        texts in proptest::collection::vec(proptest::option::of("\\PC{0,70}"), 4),
+        numbers in any::<(i64, i64, Option<f64>, bool)>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
+        cut in proptest::option::of(any::<prop::sample::Index>()),
+    ) {
+        let text = |i: usize| texts[i].clone();
+        let report = SiteAttackReport {
+            object_id: text(0).unwrap_or_default(),
+            agent_id: text(1).unwrap_or_default(),
+            verdict: if numbers.3 { SiteAttackVerdict::Clear } else { SiteAttackVerdict::UnderAttack },
+            observed_at_ms: numbers.0,
+            sequence: numbers.1,
+            attack_kind: text(2),
+            requests_per_second: numbers.2,
+            detail: text(3),
+        };
+        let schema = Arc::new(Schema::parse(1, SITE_ATTACK_REPORT).unwrap());
+        let mut datum = Encoder::new(Arc::clone(&schema)).encode(&report).unwrap().split_off(wire::HEADER_LEN);
+        for (at, byte) in changes {
+            let at = at.index(datum.len());
+            datum[at] = byte;
+        }
+        if let Some(cut) = cut {
+            datum.truncate(cut.index(datum.len()));
+        }
+        // Compared as text: not a number is not itself.
+        let show = |read: Result<SiteAttackReport, Error>| read.map(|r| format!("{r:?}")).ok();
+        let expected = show(nested(&schema.fast, &datum));
+        prop_assert_eq!(show(exact(&schema, &datum)), expected.clone());
+        prop_assert_eq!(show(exact(&schema, &datum).map(owned)), expected);
+        // `serde_avro_fast` takes any bytes for a text that nobody asked for.
+        if show(exact(&schema, &datum)).is_some() {
+            let shuffled = |read: Result<Shuffled, Error>| read.map(|r| format!("{r:?}")).ok();
+            prop_assert_eq!(shuffled(exact(&schema, &datum)), shuffled(nested(&schema.fast, &datum)));
+        }
+    }
 }

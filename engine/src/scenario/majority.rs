@@ -2,6 +2,8 @@
 
 use std::{marker::PhantomData, time::Duration};
 
+use smallvec::SmallVec;
+
 use super::{Decision, Tally, Verdict, object::place};
 
 /// The rules of a majority vote.
@@ -76,7 +78,7 @@ impl Rules {
 pub struct Count<V> {
     votes: u32,
     /// By the verdict's place.
-    weights: Vec<u64>,
+    weights: SmallVec<[u64; 4]>,
     marker: PhantomData<V>,
 }
 
@@ -84,7 +86,7 @@ impl<V: Verdict> Default for Count<V> {
     fn default() -> Self {
         Self {
             votes: 0,
-            weights: vec![0; V::ALL.len()],
+            weights: SmallVec::from_elem(0, V::ALL.len()),
             marker: PhantomData,
         }
     }

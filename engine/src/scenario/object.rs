@@ -1,19 +1,21 @@
 //! One object: the latest report of each agent, the tally of the fresh ones, the override, the state.
 //!
-//! Everything here is pure. A row of the store holds [`Stored`]; the tally is made again when a row
-//! is read, so the stored form does not depend on it.
+//! Everything here is pure. A row of the store holds what [`Stored`] spells out, packed; the tally is
+//! made again when a row is read, so the stored form does not depend on it.
 
 use common::schema::{Basis, Cause};
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Opinion, Scenario, Tally as _, Verdict};
+use super::{Decision, Opinion, Scenario, Tally as _, Verdict, packed, votes::Votes};
 use crate::processor::Value;
 
 /// First byte of a row; a row of another layout is refused.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
+/// No head of a row is longer: three numbers of ten bytes at most, and some of one or two.
+const LONGEST_HEAD: usize = 64;
 
 /// The latest report of one agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slot {
     /// Who.
     pub agent_id: String,
@@ -28,7 +30,6 @@ pub struct Slot {
     /// Is it part of the tally, that is, was it fresh when last looked at?
     pub counted: bool,
     /// The report as it was sent, with its frame.
-    #[serde(with = "serde_bytes")]
     pub report: Vec<u8>,
 }
 
@@ -64,8 +65,8 @@ pub struct Current {
     pub version: i64,
 }
 
-/// What a row holds.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// What a row holds, spelled out: for whoever reads one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stored {
     /// The armed timer, in ms since 1970. Never later than the first expiry.
     pub timer_ms: Option<i64>,
@@ -80,8 +81,13 @@ pub struct Stored {
 /// One object with its tally.
 #[derive(Debug)]
 pub struct Object<S: Scenario> {
-    /// What the row holds.
-    pub stored: Stored,
+    /// The armed timer, in ms since 1970. Never later than the first expiry.
+    pub timer_ms: Option<i64>,
+    /// The state; `None` only before the first decision.
+    pub current: Option<Current>,
+    /// The override in force.
+    pub override_: Option<Box<OverrideRow>>,
+    pub(super) votes: Votes,
     tally: S::Tally,
 }
 
@@ -89,17 +95,30 @@ pub struct Object<S: Scenario> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Heard {
     /// It is the agent's latest now.
-    Taken,
+    Taken(Place),
     /// The same report is there already.
     Repeated,
     /// The agent has reported something newer.
     Outdated,
 }
 
+/// Where an agent's vote is in an object, or belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(Result<usize, usize>);
+
+impl Default for Place {
+    fn default() -> Self {
+        Self(Err(0))
+    }
+}
+
 impl<S: Scenario> Default for Object<S> {
     fn default() -> Self {
         Self {
-            stored: Stored::default(),
+            timer_ms: None,
+            current: None,
+            override_: None,
+            votes: Votes::default(),
             tally: S::Tally::default(),
         }
     }
@@ -109,55 +128,46 @@ impl<S: Scenario> Object<S> {
     /// Would this report change anything?
     #[must_use]
     pub fn hears(&self, opinion: &Opinion<'_, S::Verdict>) -> Heard {
-        let Ok(i) = self.slot(opinion.agent_id) else {
-            return Heard::Taken;
+        let place = self.votes.find(opinion.agent_id);
+        let Ok(i) = place else {
+            return Heard::Taken(Place(place));
         };
-        let slot = &self.stored.slots[i];
-        let held = (slot.observed_at_ms, slot.sequence);
+        let vote = self.votes.get(i);
+        let held = (vote.observed_at_ms, vote.sequence);
         match (opinion.observed_at_ms, opinion.sequence).cmp(&held) {
-            std::cmp::Ordering::Greater => Heard::Taken,
+            std::cmp::Ordering::Greater => Heard::Taken(Place(place)),
             std::cmp::Ordering::Equal => Heard::Repeated,
             std::cmp::Ordering::Less => Heard::Outdated,
         }
     }
 
-    /// Makes this report its agent's latest. It counts if it is fresh at `now_ms`.
+    /// Makes this report its agent's latest, at the place that [`Self::hears`] named. It counts if it
+    /// is fresh at `now_ms`.
     pub fn take(
         &mut self,
+        at: Place,
         opinion: &Opinion<'_, S::Verdict>,
         freshness_ms: i64,
         now_ms: i64,
         report: &[u8],
     ) {
         let counted = expiry(opinion.observed_at_ms, freshness_ms) > now_ms;
-        let slot = Slot {
-            agent_id: opinion.agent_id.to_owned(),
-            observed_at_ms: opinion.observed_at_ms,
-            sequence: opinion.sequence,
-            verdict: place(opinion.verdict),
-            weight: opinion.weight,
-            counted,
-            report: report.to_vec(),
-        };
         if counted {
             self.tally.add(opinion.verdict, opinion.weight);
         }
-        match self.slot(opinion.agent_id) {
-            Ok(i) => {
-                let old = std::mem::replace(&mut self.stored.slots[i], slot);
-                if let (true, Some(verdict)) = (old.counted, verdict_at::<S::Verdict>(old.verdict))
-                {
-                    self.tally.subtract(verdict, old.weight);
-                }
-            }
-            Err(i) => self.stored.slots.insert(i, slot),
+        let verdict = place(opinion.verdict);
+        let old = self.votes.put(at.0, opinion, verdict, counted, report);
+        if let Some(old) = old.filter(|old| old.counted)
+            && let Some(verdict) = verdict_at::<S::Verdict>(old.verdict)
+        {
+            self.tally.subtract(verdict, old.weight);
         }
     }
 
     /// Takes out whatever has expired at `now_ms`; `true` if something had.
     pub fn expire(&mut self, freshness_ms: i64, now_ms: i64) -> bool {
         let mut expired = false;
-        for slot in &mut self.stored.slots {
+        for slot in self.votes.iter_mut() {
             if slot.counted && expiry(slot.observed_at_ms, freshness_ms) <= now_ms {
                 slot.counted = false;
                 expired = true;
@@ -167,8 +177,8 @@ impl<S: Scenario> Object<S> {
             }
         }
         let over = |o: &OverrideRow| o.expires_at_ms.is_some_and(|at| at <= now_ms);
-        if self.stored.override_.as_ref().is_some_and(over) {
-            self.stored.override_ = None;
+        if self.override_.as_deref().is_some_and(over) {
+            self.override_ = None;
             expired = true;
         }
         expired
@@ -177,11 +187,11 @@ impl<S: Scenario> Object<S> {
     /// The first moment at which something here expires.
     #[must_use]
     pub fn first_expiry_ms(&self, freshness_ms: i64) -> Option<i64> {
-        let votes = self.stored.slots.iter().filter(|slot| slot.counted);
+        let votes = self.votes.iter().filter(|slot| slot.counted);
         let votes = votes
             .map(|slot| expiry(slot.observed_at_ms, freshness_ms))
             .min();
-        let override_ = self.stored.override_.as_ref().and_then(|o| o.expires_at_ms);
+        let override_ = self.override_.as_ref().and_then(|o| o.expires_at_ms);
         votes.into_iter().chain(override_).min()
     }
 
@@ -194,7 +204,7 @@ impl<S: Scenario> Object<S> {
         override_changed: bool,
         now_ms: i64,
     ) -> bool {
-        let (verdict, basis) = match &self.stored.override_ {
+        let (verdict, basis) = match &self.override_ {
             Some(override_) => (Some(override_.verdict), Basis::Override),
             None => {
                 let decision: Decision<S::Verdict> = scenario.decide(&self.tally);
@@ -202,12 +212,12 @@ impl<S: Scenario> Object<S> {
                 (verdict.map(place), basis)
             }
         };
-        let before = self.stored.current.as_ref();
+        let before = self.current.as_ref();
         let same = before.is_some_and(|c| c.verdict == verdict && c.basis == basis);
         if same && !override_changed {
             return false;
         }
-        self.stored.current = Some(Current {
+        self.current = Some(Current {
             verdict,
             previous: before.map(|c| c.verdict),
             basis,
@@ -223,33 +233,78 @@ impl<S: Scenario> Object<S> {
     pub fn tally(&self) -> &S::Tally {
         &self.tally
     }
-
-    fn slot(&self, agent_id: &str) -> Result<usize, usize> {
-        self.stored
-            .slots
-            .binary_search_by(|slot| slot.agent_id.as_str().cmp(agent_id))
-    }
 }
+
+/// The beginning of a row: timer, state, and whether there is an override.
+type Head = (Option<i64>, Option<Current>, bool);
 
 impl<S: Scenario> Value for Object<S> {
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(LAYOUT);
-        // Serialising plain data into memory has no way to fail.
-        match postcard::to_allocvec(&self.stored) {
-            Ok(bytes) => out.extend_from_slice(&bytes),
-            Err(error) => unreachable!("a row serialises: {error}"),
+        /// Serialising plain data into memory that is large enough has no way to fail.
+        fn cannot<T>(error: postcard::Error) -> T {
+            unreachable!("a row serialises: {error}")
         }
+        let head: Head = (
+            self.timer_ms,
+            self.current.clone(),
+            self.override_.is_some(),
+        );
+        let mut buffer = [0; LONGEST_HEAD];
+        let head = postcard::to_slice(&head, &mut buffer).unwrap_or_else(cannot);
+        out.push(LAYOUT);
+        out.extend_from_slice(head);
+        if let Some(override_) = &self.override_ {
+            let bytes = postcard::to_allocvec(override_).unwrap_or_else(cannot);
+            packed::put_bytes(out, &bytes);
+        }
+        self.votes.encode(out);
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {
-        let stored = Stored::decode(bytes)?;
+        let (timer_ms, current, override_, votes) = read(bytes)?;
         let mut tally = S::Tally::default();
-        for slot in stored.slots.iter().filter(|slot| slot.counted) {
-            let verdict = verdict_at(slot.verdict)
-                .ok_or_else(|| format!("verdict {} is not one of the scenario's", slot.verdict))?;
-            tally.add(verdict, slot.weight);
+        for vote in votes.iter().filter(|vote| vote.counted) {
+            let verdict = verdict_at(vote.verdict)
+                .ok_or_else(|| format!("verdict {} is not one of the scenario's", vote.verdict))?;
+            tally.add(verdict, vote.weight);
         }
-        Ok(Self { stored, tally })
+        Ok(Self {
+            timer_ms,
+            current,
+            override_: override_.map(Box::new),
+            votes,
+            tally,
+        })
+    }
+
+    fn heap_bytes(&self) -> usize {
+        self.votes.heap_bytes()
+    }
+}
+
+type Parts = (Option<i64>, Option<Current>, Option<OverrideRow>, Votes);
+
+fn read(row: &[u8]) -> Result<Parts, String> {
+    let rest = match row.split_first() {
+        Some((&LAYOUT, rest)) => rest,
+        Some((layout, _)) => {
+            return Err(format!(
+                "layout {layout} was written by another version of this service; this one reads {LAYOUT}"
+            ));
+        }
+        None => return Err("the row is empty".into()),
+    };
+    let (head, rest) = postcard::take_from_bytes::<Head>(rest).map_err(|e| e.to_string())?;
+    let (timer_ms, current, has_override) = head;
+    let mut rest = packed::Reader(rest);
+    let override_ = match has_override {
+        true => Some(postcard::from_bytes(rest.bytes()?).map_err(|e| e.to_string())?),
+        false => None,
+    };
+    let votes = Votes::decode(&mut rest)?;
+    match rest.len() {
+        0 => Ok((timer_ms, current, override_, votes)),
+        left => Err(format!("{left} bytes are left over")),
     }
 }
 
@@ -259,13 +314,22 @@ impl Stored {
     /// # Errors
     /// One sentence on what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        match bytes.split_first() {
-            Some((&LAYOUT, rest)) => postcard::from_bytes(rest).map_err(|e| e.to_string()),
-            Some((layout, _)) => Err(format!(
-                "layout {layout} was written by another version of this service; this one reads {LAYOUT}"
-            )),
-            None => Err("the row is empty".into()),
-        }
+        let (timer_ms, current, override_, votes) = read(bytes)?;
+        let slot = |vote: &super::votes::Vote| Slot {
+            agent_id: String::from_utf8_lossy(votes.agent(vote)).into_owned(),
+            observed_at_ms: vote.observed_at_ms,
+            sequence: vote.sequence,
+            verdict: vote.verdict,
+            weight: vote.weight,
+            counted: vote.counted,
+            report: <[&[u8]; 2]>::from(votes.report(vote)).concat(),
+        };
+        Ok(Self {
+            timer_ms,
+            current,
+            override_,
+            slots: votes.iter().map(slot).collect(),
+        })
     }
 }
 

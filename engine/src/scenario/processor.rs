@@ -10,11 +10,12 @@ use common::{
 
 use super::{
     Opinion, Scenario, Verdict as _,
-    object::{Heard, Object, OverrideRow, place},
+    object::{Heard, Object, OverrideRow, Place, place},
     view,
 };
 use crate::{
-    processor::{Context, Event, Failure, Processor, Reason, Record, Rejected},
+    objects::Objects,
+    processor::{Context, Event, Failure, Outputs, Processor, Reason, Record, Rejected},
     timers::Timers,
 };
 
@@ -75,6 +76,14 @@ pub struct ScenarioProcessor<S: Scenario> {
     scenario: Arc<S>,
     codecs: Arc<Codecs<S>>,
     max_skew_ms: i64,
+    counters: Counters,
+}
+
+/// Looked up once: that takes longer than a report.
+struct Counters {
+    transitions: metrics::Counter,
+    repeated: metrics::Counter,
+    outdated: metrics::Counter,
 }
 
 impl<S: Scenario> ScenarioProcessor<S> {
@@ -85,6 +94,11 @@ impl<S: Scenario> ScenarioProcessor<S> {
             scenario,
             codecs,
             max_skew_ms,
+            counters: Counters {
+                transitions: metrics::counter!("transitions_total"),
+                repeated: metrics::counter!("reports_ignored_total", "why" => "repeated"),
+                outdated: metrics::counter!("reports_ignored_total", "why" => "outdated"),
+            },
         }
     }
 
@@ -93,32 +107,55 @@ impl<S: Scenario> ScenarioProcessor<S> {
         record: &Record<'_>,
         context: &mut Context<'_, Object<S>>,
     ) -> Result<(), Failure> {
-        let report = decode(&self.codecs.report, record)?;
+        let mut scratch = Vec::new();
+        let decoder = &self.codecs.report;
+        let report: S::Read<'_> = decoder
+            .read(record.schema, record.datum, &mut scratch)
+            .map_err(rejected)?;
         let opinion = self.scenario.opinion(&report);
         same_key(record.key, opinion.object_id)?;
         self.not_from_the_future(&opinion, context.now_ms)?;
         let freshness_ms = self.scenario.freshness_ms();
-        let entry = context.objects.entry(record.key)?;
-        match entry.get().map_or(Heard::Taken, |o| o.hears(&opinion)) {
-            Heard::Taken => {}
+        let (mut settling, objects) = self.settling(record.key, context);
+        let entry = objects.entry(record.key)?;
+        let heard = entry.get().map(|object| object.hears(&opinion));
+        let place = match heard.unwrap_or(Heard::Taken(Place::default())) {
+            Heard::Taken(place) => place,
             Heard::Repeated => {
-                metrics::counter!("reports_ignored_total", "why" => "repeated").increment(1);
+                self.counters.repeated.increment(1);
                 return Ok(());
             }
             Heard::Outdated => {
-                metrics::counter!("reports_ignored_total", "why" => "outdated").increment(1);
+                self.counters.outdated.increment(1);
                 return Ok(());
             }
-        }
+        };
         let object = entry.get_mut_or(Object::default);
-        object.take(&opinion, freshness_ms, context.now_ms, record.value);
+        let now_ms = settling.now_ms;
+        object.take(place, &opinion, freshness_ms, now_ms, record.value);
         let expires_at_ms = opinion.observed_at_ms.saturating_add(freshness_ms);
         let change = Change {
             cause: Cause::Vote,
             override_changed: false,
-            expires_at_ms: Some(expires_at_ms).filter(|at| *at > context.now_ms),
+            expires_at_ms: Some(expires_at_ms).filter(|at| *at > now_ms),
         };
-        self.settle(record.key, change, context)
+        settling.settle(object, change)
+    }
+
+    /// What brings the object `key` up to date after a change, and all objects.
+    fn settling<'a>(
+        &'a self,
+        key: &'a [u8],
+        context: &'a mut Context<'_, Object<S>>,
+    ) -> (Settling<'a, S>, &'a mut Objects<Object<S>>) {
+        let settling = Settling {
+            processor: self,
+            key,
+            now_ms: context.now_ms,
+            timers: &mut *context.timers,
+            outputs: &mut *context.outputs,
+        };
+        (settling, &mut *context.objects)
     }
 
     fn not_from_the_future(
@@ -156,23 +193,22 @@ impl<S: Scenario> ScenarioProcessor<S> {
             // It was over before it was read: the vote counts, as it does already.
             return Ok(());
         }
-        let object = context
-            .objects
-            .entry(record.key)?
-            .get_mut_or(Object::default);
-        object.stored.override_ = Some(OverrideRow {
+        let (mut settling, objects) = self.settling(record.key, context);
+        let object = objects.entry(record.key)?.get_mut_or(Object::default);
+        let expires_at_ms = command.expires_at_ms;
+        object.override_ = Some(Box::new(OverrideRow {
             verdict: place(verdict),
             operator: command.operator,
             note: command.note,
             set_at_ms: command.issued_at_ms,
-            expires_at_ms: command.expires_at_ms,
-        });
+            expires_at_ms,
+        }));
         let change = Change {
             cause: Cause::Override,
             override_changed: true,
-            expires_at_ms: command.expires_at_ms,
+            expires_at_ms,
         };
-        self.settle(record.key, change, context)
+        settling.settle(object, change)
     }
 
     fn clear_override(
@@ -182,19 +218,21 @@ impl<S: Scenario> ScenarioProcessor<S> {
     ) -> Result<(), Failure> {
         let command = decode(&self.codecs.clear_override, record)?;
         same_key(record.key, &command.object_id)?;
-        let entry = context.objects.entry(record.key)?;
-        if entry.get().is_none_or(|o| o.stored.override_.is_none()) {
+        let (mut settling, objects) = self.settling(record.key, context);
+        let entry = objects.entry(record.key)?;
+        if entry.get().is_none_or(|o| o.override_.is_none()) {
             return Ok(());
         }
-        if let Some(object) = entry.get_mut() {
-            object.stored.override_ = None;
-        }
+        let Some(object) = entry.get_mut() else {
+            return Ok(());
+        };
+        object.override_ = None;
         let change = Change {
             cause: Cause::Override,
             override_changed: true,
             expires_at_ms: None,
         };
-        self.settle(record.key, change, context)
+        settling.settle(object, change)
     }
 
     fn delete_object(
@@ -207,7 +245,7 @@ impl<S: Scenario> ScenarioProcessor<S> {
         let Some(object) = context.objects.entry(record.key)?.remove() else {
             return Ok(());
         };
-        if let Some(timer_ms) = object.stored.timer_ms {
+        if let Some(timer_ms) = object.timer_ms {
             context.timers.cancel(record.key, timer_ms);
         }
         context.outputs.emit(record.key, None);
@@ -220,60 +258,61 @@ impl<S: Scenario> ScenarioProcessor<S> {
         due_ms: i64,
         context: &mut Context<'_, Object<S>>,
     ) -> Result<(), Failure> {
-        let entry = context.objects.entry(key)?;
-        let armed = entry.get().and_then(|object| object.stored.timer_ms);
+        let (mut settling, objects) = self.settling(key, context);
+        let entry = objects.entry(key)?;
+        let armed = entry.get().and_then(|object| object.timer_ms);
         if armed != Some(due_ms) {
             return Ok(());
         }
-        if let Some(object) = entry.get_mut() {
-            object.stored.timer_ms = None;
-        }
+        let Some(object) = entry.get_mut() else {
+            return Ok(());
+        };
+        object.timer_ms = None;
         let change = Change {
             cause: Cause::Expiry,
             override_changed: false,
             expires_at_ms: None,
         };
-        self.settle(key, change, context)
+        settling.settle(object, change)
     }
+}
 
-    /// Brings an object that has changed up to date: expiries, decision, transition, timer.
-    fn settle(
-        &self,
-        key: &[u8],
-        change: Change,
-        context: &mut Context<'_, Object<S>>,
-    ) -> Result<(), Failure> {
-        let freshness_ms = self.scenario.freshness_ms();
-        let now_ms = context.now_ms;
-        let Some(object) = context.objects.entry(key)?.get_mut() else {
-            return Ok(());
-        };
+/// Brings one object up to date after a change: expiries, decision, transition, timer.
+struct Settling<'a, S: Scenario> {
+    processor: &'a ScenarioProcessor<S>,
+    key: &'a [u8],
+    now_ms: i64,
+    timers: &'a mut Timers,
+    outputs: &'a mut Outputs,
+}
+
+impl<S: Scenario> Settling<'_, S> {
+    fn settle(&mut self, object: &mut Object<S>, change: Change) -> Result<(), Failure> {
+        let scenario = &self.processor.scenario;
+        let freshness_ms = scenario.freshness_ms();
+        let now_ms = self.now_ms;
         // Nothing expires before the armed timer, so until then the change alone needs a look.
         let mut first_expiry_ms = change.expires_at_ms;
-        if object
-            .stored
-            .timer_ms
-            .is_none_or(|armed_ms| armed_ms <= now_ms)
-        {
+        if object.timer_ms.is_none_or(|armed_ms| armed_ms <= now_ms) {
             object.expire(freshness_ms, now_ms);
             first_expiry_ms = object.first_expiry_ms(freshness_ms);
         }
-        if object.decide(
-            &self.scenario,
-            change.cause,
-            change.override_changed,
-            now_ms,
-        ) {
-            metrics::counter!("transitions_total").increment(1);
-            // The key was checked to be UTF-8 before anything reached this store.
-            let object_id = String::from_utf8_lossy(key);
-            if let Some(state) = view::state::<S>(&object_id, &object.stored) {
-                let value = self.codecs.state.encode(&state);
-                let value = value.map_err(|e| Failure::Broken(e.to_string()))?;
-                context.outputs.emit(key, Some(value));
-            }
+        if object.decide(scenario, change.cause, change.override_changed, now_ms) {
+            self.publish(object)?;
         }
-        arm(key, object, first_expiry_ms, context.timers);
+        arm(self.key, object, first_expiry_ms, self.timers);
+        Ok(())
+    }
+
+    fn publish(&mut self, object: &Object<S>) -> Result<(), Failure> {
+        self.processor.counters.transitions.increment(1);
+        // The key was checked to be UTF-8 before anything reached this store.
+        let object_id = String::from_utf8_lossy(self.key);
+        if let Some(state) = view::published(&object_id, object) {
+            let value = self.processor.codecs.state.encode_like(&state);
+            let value = value.map_err(|e| Failure::Broken(e.to_string()))?;
+            self.outputs.emit(self.key, Some(value));
+        }
         Ok(())
     }
 }
@@ -296,12 +335,12 @@ fn arm<S: Scenario>(
     let Some(first_ms) = first_expiry_ms else {
         return;
     };
-    match object.stored.timer_ms {
+    match object.timer_ms {
         Some(armed_ms) if armed_ms <= first_ms => return,
         Some(armed_ms) => timers.cancel(key, armed_ms),
         None => {}
     }
-    object.stored.timer_ms = Some(first_ms);
+    object.timer_ms = Some(first_ms);
     timers.set(key, first_ms);
 }
 
@@ -309,13 +348,16 @@ fn decode<T: serde::de::DeserializeOwned>(
     decoder: &Decoder<T>,
     record: &Record<'_>,
 ) -> Result<T, Rejected> {
-    decoder.decode(record.schema, record.datum).map_err(|e| {
-        let reason = match e {
-            AvroError::Unresolvable(_) => Reason::Unresolvable,
-            _ => Reason::Malformed,
-        };
-        Rejected::new(reason, e.to_string())
-    })
+    let decoded = decoder.decode(record.schema, record.datum);
+    decoded.map_err(rejected)
+}
+
+fn rejected(error: AvroError) -> Rejected {
+    let reason = match error {
+        AvroError::Unresolvable(_) => Reason::Unresolvable,
+        _ => Reason::Malformed,
+    };
+    Rejected::new(reason, error.to_string())
 }
 
 fn same_key(key: &[u8], object_id: &str) -> Result<(), Rejected> {

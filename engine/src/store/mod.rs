@@ -135,8 +135,8 @@ impl Store {
     /// is written.
     pub fn apply_epoch(&self, epoch: &TaskEpoch, position: i64) -> Result<(), Error> {
         let mut batch = Batch::default();
-        for (key, value) in &epoch.rows {
-            batch.put(key, value.as_deref());
+        for (key, value) in epoch.rows.iter() {
+            batch.put(key, value);
         }
         self.apply_batch(batch, position, Some(epoch.digest))
     }

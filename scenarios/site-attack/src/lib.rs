@@ -1,6 +1,8 @@
 //! Is this site under attack? A majority vote over the latest report of each agent.
 
-use common::schema::{SITE_ATTACK_REPORT, SiteAttackReport, SiteAttackVerdict};
+use common::schema::{
+    SITE_ATTACK_REPORT, SiteAttackReport, SiteAttackReportRead, SiteAttackVerdict,
+};
 use engine::scenario::{Decision, Opinion, Scenario, majority};
 
 /// The scenario: each agent one vote, weighed and counted by the rules of a majority vote.
@@ -10,6 +12,7 @@ impl Scenario for SiteAttack {
     const NAME: &'static str = "site-attack";
     const REPORT_SCHEMA: &'static str = SITE_ATTACK_REPORT;
     type Report = SiteAttackReport;
+    type Read<'r> = SiteAttackReportRead<'r>;
     type Verdict = SiteAttackVerdict;
     type Tally = majority::Count<SiteAttackVerdict>;
     type Rules = majority::Rules;
@@ -22,12 +25,12 @@ impl Scenario for SiteAttack {
         rules.check()
     }
 
-    fn opinion<'r>(&self, report: &'r SiteAttackReport) -> Opinion<'r, SiteAttackVerdict> {
+    fn opinion<'r>(&self, report: &'r SiteAttackReportRead<'_>) -> Opinion<'r, SiteAttackVerdict> {
         Opinion {
-            object_id: &report.object_id,
-            agent_id: &report.agent_id,
+            object_id: report.object_id,
+            agent_id: report.agent_id,
             verdict: report.verdict,
-            weight: self.0.weight_of(&report.agent_id),
+            weight: self.0.weight_of(report.agent_id),
             observed_at_ms: report.observed_at_ms,
             sequence: report.sequence,
         }
