@@ -67,9 +67,7 @@ fn task(c: &mut Criterion) {
     for (agents, objects) in [(10, 12_500), (1_000, 125)] {
         let mut drain = Drain::new(objects, agents);
         group.bench_function(format!("process/{agents} agents"), |b| {
-            b.iter_custom(|times| {
-                timed(times, &mut drain, |drain, reports| drain.process(reports))
-            });
+            b.iter_custom(|times| timed(times, &mut drain, Drain::process));
         });
         group.bench_function(format!("process and commit/{agents} agents"), |b| {
             b.iter_custom(|times| {
