@@ -115,7 +115,11 @@ impl Tail {
                 Err(error) if Instant::now() > deadline => {
                     return Err(error).context(format!("the end of topic {}", self.topic));
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+                Err(_) => {
+                    // A client that reads nothing does not notice that a leader has left.
+                    drop(consumer.fetch_metadata(Some(&self.topic), CALL));
+                    std::thread::sleep(Duration::from_millis(50));
+                }
             }
         }
     }
