@@ -85,7 +85,8 @@ impl Timeline {
         stale
     }
 
-    /// Are reads answered all the time, and reports shown within a second, as of `now_ms`?
+    /// Are reads answered all the time, and reports shown within a second, as of `now_ms`? Not before there is enough to
+    /// look back on since the fault: until it is noticed, all seems well.
     #[must_use]
     pub fn is_well(&self, now_ms: f64) -> bool {
         const LOOK_BACK_MS: f64 = 1_500.0;
@@ -96,7 +97,9 @@ impl Timeline {
             .iter()
             .rfind(|write| write.sent_ms <= now_ms - 1_000.0);
         let shown = self.reads.iter().map(|read| read.sequence).max();
-        answered && older.is_none_or(|write| shown >= Some(write.sequence))
+        now_ms >= LOOK_BACK_MS
+            && answered
+            && older.is_none_or(|write| shown >= Some(write.sequence))
     }
 }
 
@@ -183,6 +186,7 @@ mod tests {
         };
         assert!(seen.is_well(3_000.0));
         assert!(!seen.is_well(4_000.0));
+        assert!(!seen.is_well(1_400.0), "too early to tell");
         seen.reads.iter_mut().for_each(|read| read.sequence = 5);
         assert!(!seen.is_well(3_000.0));
     }
