@@ -36,7 +36,10 @@ impl Timeline {
         // A tombstone is the last thing that is known of it.
         let last = place.used.checked_sub(1).and_then(|i| outputs.get(i));
         let deleted = last.map_or(!self.seen.is_empty(), |output| output.state.is_none());
-        let gone = place.object.is_none() && (deleted || !missing);
+        // What is missing comes right behind: then it is the tombstone before it that is too much.
+        let behind = outputs.get(place.used + 1).and_then(|o| o.state.as_ref());
+        let comes = matches!(&effect, Some(Effect::Transition(state)) if behind == Some(&**state));
+        let gone = place.object.is_none() && (!missing || (deleted && comes));
         let class = match output.map(|output| &output.state) {
             None => Class::Lost,
             Some(None) if gone => Class::Doubled,
