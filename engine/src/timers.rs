@@ -165,3 +165,37 @@ fn parse(row: &[u8]) -> Option<Timer> {
     let (due, key) = row.get(1..)?.split_first_chunk::<8>()?;
     Some((i64::from_be_bytes(*due), key.to_vec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Shared;
+
+    /// More are due than are taken at once, and nothing else ever happens.
+    #[test]
+    fn all_that_is_due_is_taken_though_not_at_once() {
+        let shared = Shared::in_memory().unwrap();
+        let store = Store::open(&shared, std::path::Path::new("/timers"), "app", 0).unwrap();
+        let mut timers = Timers::new(Arc::new(store));
+        let keys: BTreeSet<Vec<u8>> = (0..25u8).map(|key| vec![key]).collect();
+        for key in &keys {
+            timers.set(key, 100);
+        }
+        // Committed, as an owner finds them after a restart.
+        let mut rows = Rows::default();
+        timers.cut(&mut 0, &mut rows).unwrap();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
+            .collect();
+        timers.store.apply(&rows, 1).unwrap();
+        let mut timers = Timers::new(Arc::clone(&timers.store));
+        let mut taken = BTreeSet::new();
+        for expected in [10, 10, 5, 0] {
+            let due = timers.take_due(100, 10).unwrap();
+            assert_eq!(due.len(), expected);
+            taken.extend(due.into_iter().map(|(_, key)| key));
+        }
+        assert_eq!(taken, keys);
+    }
+}
