@@ -14,7 +14,8 @@ has_libclang() { # where bindgen looks for it
   for pattern in ${LIBCLANG_PATH:+"$LIBCLANG_PATH"} /usr/lib/llvm*/lib /usr/lib /usr/lib64 /usr/lib/*-linux-gnu /usr/local/lib \
     /opt/homebrew/opt/llvm/lib /usr/local/opt/llvm/lib /Library/Developer/CommandLineTools/usr/lib; do
     for file in "$pattern"/libclang.so* "$pattern"/libclang-*.so* "$pattern"/libclang.dylib; do
-      if [ -e "$file" ]; then return; fi
+      # libclang-cpp is another library.
+      if [ -e "$file" ] && [[ $file != */libclang-cpp* ]]; then return; fi
     done
   done
   return 1
