@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod conductor;
+mod lead;
 mod tasks;
 mod view;
 

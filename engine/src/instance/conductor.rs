@@ -14,14 +14,14 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Happening, Settings};
+use super::{Happening, Settings, lead::Lead};
 use crate::{
     epoch::TaskEpoch,
     guard::{self, Findings},
     membership::{
         Cluster, PlanNumber, Row, Status, VERSION,
         holdings::Holdings,
-        link::{self, Beats, Duty, Link, News, Seat, SeatNews},
+        link::{self, Beats, Link, News, Seat},
     },
     processor::Processor,
     query::{LocalTask, View},
@@ -34,21 +34,8 @@ use crate::{
 const READ_TO_END: Duration = Duration::from_secs(10);
 /// How long a graceful stop may take before the process goes anyway; nothing is lost by that.
 const STOP_WITHIN: Duration = Duration::from_secs(10);
-/// How long an instance that lost the leader's seat leaves it to others.
-const YIELD_THE_SEAT_FOR: Duration = Duration::from_secs(2);
 /// Pause before a worker that has ended is started again: what ended it may not be over.
 pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
-
-/// The leader's seat as this instance has it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lead {
-    No,
-    /// Something was asked of the seat.
-    Asked,
-    /// This plan is committed, and has not been read yet.
-    Published(PlanNumber),
-    Yes,
-}
 
 pub(super) struct Conductor<P> {
     pub(super) settings: Settings<P>,
@@ -57,11 +44,12 @@ pub(super) struct Conductor<P> {
     pub(super) tasks: Arc<RwLock<BTreeMap<u32, LocalTask>>>,
     pub(super) applied: Arc<RwLock<BTreeMap<u32, watch::Sender<i64>>>>,
     pub(super) cluster: Cluster,
-    link: Link,
+    pub(super) link: Link,
     pub(super) beats: Option<Beats>,
-    seat: Seat,
-    lead: Lead,
-    deposed: Option<Instant>,
+    pub(super) seat: Seat,
+    pub(super) lead: Lead,
+    /// When it last lost the seat.
+    pub(super) deposed: Option<Instant>,
     /// Our last beat that came back, and when it did.
     pub(super) heard: (u64, Instant),
     /// Beats whenever one of ours comes back.
@@ -359,65 +347,6 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
-    fn on_seat(&mut self, news: SeatNews) {
-        self.lead = match news {
-            SeatNews::Seated => {
-                tracing::info!("this instance leads");
-                // A former leader's last plan must be known before the next is made.
-                read_to_end(&mut self.link, &mut self.cluster);
-                Lead::Yes
-            }
-            SeatNews::Published(number) => Lead::Published(number),
-            SeatNews::Deposed(why) => {
-                tracing::info!(why, "this instance does not lead");
-                self.deposed = Some(Instant::now());
-                Lead::No
-            }
-        };
-    }
-
-    /// Takes the lead when nobody has it, and makes the next plan when it is time for one.
-    fn lead(&mut self) {
-        if let Lead::Published(number) = self.lead
-            && self.cluster.plan_number() >= number
-        {
-            self.lead = Lead::Yes;
-        }
-        match self.lead {
-            Lead::No if self.cluster.should_take_lead() && !self.just_deposed() => {
-                self.lead = Lead::Asked;
-                self.seat.ask(Duty::TakeLead);
-            }
-            Lead::Yes => {
-                self.forget_the_gone();
-                if let Some(plan) = self.cluster.next_plan(self.settings.partitions) {
-                    tracing::info!(number = plan.number, members = ?plan.members.keys(), "writing a plan");
-                    self.lead = Lead::Asked;
-                    self.seat.ask(Duty::Publish(Box::new(plan)));
-                }
-            }
-            Lead::No | Lead::Asked | Lead::Published(_) => {}
-        }
-    }
-
-    fn forget_the_gone(&mut self) {
-        if let Some(beats) = &self.beats
-            && let Some(instance) = self.cluster.forget()
-        {
-            tracing::info!(
-                instance,
-                "away for a day and without tasks: its row is removed"
-            );
-            beats.forget(instance);
-        }
-    }
-
-    /// Who has just lost the seat lets the one who took it write its plan first.
-    fn just_deposed(&self) -> bool {
-        self.deposed
-            .is_some_and(|at| at.elapsed() < YIELD_THE_SEAT_FOR)
-    }
-
     /// Commits and closes everything, then says goodbye.
     fn leave(mut self, heard: &mpsc::Receiver<Happening>) -> anyhow::Result<()> {
         let deadline = Instant::now() + STOP_WITHIN;
@@ -480,7 +409,7 @@ fn hear(cluster: &mut Cluster, news: News) {
 }
 
 /// Reads both topics to their ends, for as long as that takes: to go on without would be to guess.
-fn read_to_end(link: &mut Link, cluster: &mut Cluster) {
+pub(super) fn read_to_end(link: &mut Link, cluster: &mut Cluster) {
     while let Err(error) = link.read_to_end(READ_TO_END, &mut |news| hear(cluster, news)) {
         tracing::warn!(
             error = format!("{error:#}"),

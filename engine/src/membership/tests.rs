@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
+use super::{assign::Share, *};
 
 const RULES: Rules = Rules {
     standbys: 0,
