@@ -18,6 +18,13 @@ impl Metrics {
             .sum()
     }
 
+    /// Changelog records that its restorer has read: for tasks, and ahead of them. Whoever waits for a
+    /// former owner to be closed or fenced follows the changelog meanwhile.
+    pub fn changelog_records_read(&self) -> f64 {
+        let counters = ["restored_records_total", "followed_records_total"];
+        counters.iter().map(|name| self.sum(name, &[])).sum()
+    }
+
     /// All of it.
     pub fn text(&self) -> &str {
         &self.0

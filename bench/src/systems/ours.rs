@@ -31,10 +31,8 @@ pub(super) async fn processed(service: &Service) -> Result<u64> {
 
 /// Changelog records read by its restorer, ahead of a task as a follower or for one.
 pub(super) async fn restored(service: &Service) -> Result<u64> {
-    let metrics = service.metrics().await?;
-    let read = ["restored_records_total", "followed_records_total"];
-    let sum: f64 = read.iter().map(|name| metrics.sum(name, &[])).sum();
+    let read = service.metrics().await?.changelog_records_read();
     // Counters: whole and not negative.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(sum as u64)
+    Ok(read as u64)
 }
