@@ -21,12 +21,12 @@ pub(super) fn start(
     app.state_service(name, &flags)
 }
 
-/// Records processed so far.
+/// Records processed so far, be they committed or not.
 pub(super) async fn processed(service: &Service) -> Result<u64> {
     let metrics = service.metrics().await?;
     // A counter: whole and not negative.
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    Ok(metrics.sum("records_processed_total", &[]) as u64)
+    Ok(metrics.sum("records_consumed_total", &[]) as u64)
 }
 
 /// Changelog records read by its restorer, ahead of a task as a follower or for one.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -46,6 +47,11 @@ pub struct Stats {
     pub rejected: u64,
     /// States published.
     pub transitions: u64,
+}
+
+/// The tasks of a running peer. To tell the lag, it asks the broker.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Tasks {
     /// Tasks processed here.
     #[serde(default)]
     pub active_tasks: u32,
@@ -127,6 +133,9 @@ pub struct Running {
     process: Option<Process>,
     /// Where the latest run begins in the log, in bytes.
     latest: usize,
+    /// To ask it often costs as little as can be.
+    client: reqwest::Client,
+    url: OnceLock<String>,
 }
 
 impl Running {
@@ -137,6 +146,8 @@ impl Running {
             process: Some(Process::start(program.clone())?),
             program,
             latest: before,
+            client: client(Duration::from_secs(5))?,
+            url: OnceLock::new(),
         })
     }
 
@@ -153,6 +164,14 @@ impl Running {
     }
 
     pub(super) async fn url(&self) -> Result<String> {
+        if let Some(url) = self.url.get() {
+            return Ok(url.clone());
+        }
+        let url = self.told_url().await?;
+        Ok(self.url.get_or_init(|| url).clone())
+    }
+
+    async fn told_url(&self) -> Result<String> {
         let what = format!("{} says where it listens", self.name);
         e2e::eventually(&what, PATIENCE, async || {
             let log = fs::read(self.log())?;
@@ -171,8 +190,20 @@ impl Running {
     /// # Errors
     /// It does not answer.
     pub async fn stats(&self) -> Result<Stats> {
-        let url = format!("{}/stats", self.url().await?);
-        let answer = client(Duration::from_secs(5))?.get(url).send().await?;
+        self.ask("stats").await
+    }
+
+    /// What it has to do.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn tasks(&self) -> Result<Tasks> {
+        self.ask("tasks").await
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, what: &str) -> Result<T> {
+        let url = format!("{}/{what}", self.url().await?);
+        let answer = self.client.get(url).send().await?;
         Ok(answer.error_for_status()?.json().await?)
     }
 

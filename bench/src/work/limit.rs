@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use common::kafka;
+use anyhow::{Context as _, Result, bail, ensure};
 use engine::fetch::{Fetched, Fetcher};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use engine::produce::Producer;
+use rdkafka::producer::Producer as _;
 use serde::{Deserialize, Serialize};
 
 use crate::input::Sender;
@@ -195,26 +194,38 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// Writes what belongs to what was read, a transaction each commit interval, until all is read.
+/// Writes what belongs to what was read, a transaction each commit interval, until all is read. As the service does
+/// it: many records in one call, then their deliveries, then the commit.
 fn write(args: &Args, read: &AtomicU64) -> Result<u64> {
     let id = format!("{}-writer", args.to);
     let config = engine::commit::transactional(&topic::clients(&args.bootstrap), &id);
-    let producer: kafka::Producer = kafka::create(&config)?;
-    producer.init_transactions(PATIENCE)?;
+    let (mut producer, [to]) = Producer::new(&config, [&args.to])?;
+    producer.client().init_transactions(PATIENCE)?;
     let kinds = [(args.rows, args.row_bytes), (args.states, args.state_bytes)];
     let payloads = kinds.map(|(_, bytes)| vec![b'x'; bytes.saturating_sub(8)]);
     let mut done = [0_u64; 2];
     loop {
         let started = Instant::now();
         let seen = read.load(Ordering::Acquire);
-        producer.begin_transaction()?;
+        producer.client().begin_transaction()?;
         for (kind, payload) in payloads.iter().enumerate() {
-            while (done[kind] as f64) < kinds[kind].0 * seen as f64 {
-                send(&producer, &args.to, done[kind], payload)?;
-                done[kind] += 1;
+            let due = whole(kinds[kind].0 * seen as f64);
+            for partition in 0..PARTITIONS {
+                let keys = done[kind] + u64::from(partition)..due;
+                let keys = keys.step_by(PARTITIONS as usize).map(u64::to_be_bytes);
+                let keys: Vec<_> = keys.collect();
+                let rows = keys.iter().map(|key| (Some(&key[..]), Some(&payload[..])));
+                producer.produce(to, Some(i32::try_from(partition)?), rows, || true)?;
             }
+            done[kind] = done[kind].max(due);
         }
-        producer.commit_transaction(PATIENCE)?;
+        while producer.in_flight() > 0 {
+            producer.serve(COMMIT);
+        }
+        if let Some(error) = producer.failed() {
+            bail!("a row was not delivered: {error}");
+        }
+        producer.client().commit_transaction(PATIENCE)?;
         if seen >= args.reports {
             return Ok(done.iter().sum());
         }
@@ -222,21 +233,8 @@ fn write(args: &Args, read: &AtomicU64) -> Result<u64> {
     }
 }
 
-fn send(producer: &kafka::Producer, topic: &str, number: u64, payload: &[u8]) -> Result<()> {
-    let key = number.to_be_bytes();
-    let partition = i32::try_from(number % u64::from(PARTITIONS))?;
-    let mut record = BaseRecord::to(topic)
-        .partition(partition)
-        .key(&key[..])
-        .payload(payload);
-    loop {
-        match producer.send(record) {
-            Ok(()) => return Ok(()),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                record = back;
-                producer.poll(Duration::from_millis(1));
-            }
-            Err((error, _)) => return Err(error).context("a row was not taken"),
-        }
-    }
+/// Records are whole, and there are fewer than a float can count.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(records: f64) -> u64 {
+    records as u64
 }

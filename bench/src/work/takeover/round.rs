@@ -176,12 +176,12 @@ async fn settled(instances: &[Instance; 2], standbys: u32) -> Result<()> {
         for instance in instances {
             match instance {
                 Instance::Streams(peer) => {
-                    let stats = peer.stats().await?;
+                    let tasks = peer.tasks().await?;
                     let wanted = (share, share * standbys.min(1));
-                    let there = (stats.active_tasks, stats.standby_tasks);
+                    let there = (tasks.active_tasks, tasks.standby_tasks);
                     // A standby at the end still counts the marker of the last transaction as lag.
-                    let lag = i64::from(stats.standby_tasks);
-                    ensure!(there == wanted && stats.lag <= lag, "{stats:?}");
+                    let lag = i64::from(tasks.standby_tasks);
+                    ensure!(there == wanted && tasks.lag <= lag, "{tasks:?}");
                 }
                 Instance::Ours(service) => {
                     let api = service.api().await?;

@@ -42,6 +42,7 @@ final class HttpApi {
             answer(exchange, state == KafkaStreams.State.RUNNING ? 200 : 503, problem(state.name()));
         });
         server.createContext("/stats", exchange -> answer(exchange, 200, stats()));
+        server.createContext("/tasks", exchange -> answer(exchange, 200, tasks()));
         server.start();
     }
 
@@ -99,6 +100,12 @@ final class HttpApi {
         stats.put("ignored", counters.ignored.sum());
         stats.put("rejected", counters.rejected.sum());
         stats.put("transitions", counters.transitions.sum());
+        return stats;
+    }
+
+    /** Apart from the rest: for the lags Streams asks the broker. */
+    private ObjectNode tasks() {
+        ObjectNode tasks = Json.MAPPER.createObjectNode();
         if (streams != null && streams.state().isRunningOrRebalancing()) {
             int active = 0;
             int standby = 0;
@@ -110,9 +117,9 @@ final class HttpApi {
                     .flatMap(store -> store.values().stream())
                     .mapToLong(info -> info.offsetLag())
                     .sum();
-            stats.put("active_tasks", active).put("standby_tasks", standby).put("lag", lag);
+            tasks.put("active_tasks", active).put("standby_tasks", standby).put("lag", lag);
         }
-        return stats;
+        return tasks;
     }
 
     private static ObjectNode problem(String detail) {
