@@ -158,13 +158,15 @@ impl TaskEpoch {
         Some(self.rows.row(&spans[i.ok()?]).1)
     }
 
-    /// The rows whose key starts with `prefix`.
-    pub fn rows_under(&self, prefix: u8) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let first = |span: &Span| self.rows.key(span).first().copied();
+    /// The rows from `from` on whose key has the same first byte.
+    pub fn rows_from(&self, from: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let first = |key: &[u8]| key.first().copied();
+        let prefix = first(from);
         let spans = &self.rows.spans;
-        let from = spans.partition_point(|span| first(span) < Some(prefix));
-        let to = spans.partition_point(|span| first(span) <= Some(prefix));
-        spans[from..to].iter().map(|span| self.rows.row(span))
+        let start = spans.partition_point(|span| self.rows.key(span) < from);
+        let end = spans.partition_point(|span| first(self.rows.key(span)) <= prefix);
+        let spans = &spans[start..end.max(start)];
+        spans.iter().map(|span| self.rows.row(span))
     }
 }
 

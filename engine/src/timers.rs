@@ -3,10 +3,7 @@
 //! A row's key is the due time (big-endian, so that rows sort by it) and the key it was set for;
 //! its value is empty. Memory holds only what is not committed yet and when the next one is due.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     digest,
@@ -22,10 +19,18 @@ pub type Timer = (i64, Vec<u8>);
 pub struct Timers {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    /// Changes since the last cut: armed or disarmed.
-    changes: BTreeMap<Timer, bool>,
+    /// Changes since the last cut.
+    changes: BTreeMap<Timer, Change>,
     /// No timer is due before this.
     next_due_ms: i64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    /// Is it armed now?
+    armed: bool,
+    /// Was it at the last cut? `None`: nobody has looked.
+    before: Option<bool>,
 }
 
 impl Timers {
@@ -40,15 +45,34 @@ impl Timers {
 
     /// Arms a timer. A key may have several, at different times.
     pub fn set(&mut self, key: &[u8], due_ms: i64) {
-        // Times before 1970 would not sort; they are due at once anyway.
-        let due_ms = due_ms.max(0);
-        self.next_due_ms = self.next_due_ms.min(due_ms);
-        self.changes.insert((due_ms, key.to_vec()), true);
+        self.change(key, due_ms, true, None);
     }
 
     /// Disarms a timer set for exactly this key and time.
     pub fn cancel(&mut self, key: &[u8], due_ms: i64) {
-        self.changes.insert((due_ms.max(0), key.to_vec()), false);
+        self.change(key, due_ms, false, None);
+    }
+
+    /// As [`Self::set`], by one who knows that this timer is not armed: that saves a look.
+    pub(crate) fn set_unarmed(&mut self, key: &[u8], due_ms: i64) {
+        self.change(key, due_ms, true, Some(false));
+    }
+
+    /// As [`Self::cancel`], by one who knows that this timer is armed.
+    pub(crate) fn cancel_armed(&mut self, key: &[u8], due_ms: i64) {
+        self.change(key, due_ms, false, Some(true));
+    }
+
+    fn change(&mut self, key: &[u8], due_ms: i64, armed: bool, before: Option<bool>) {
+        // Times before 1970 would not sort; they are due at once anyway.
+        let due_ms = due_ms.max(0);
+        if armed {
+            self.next_due_ms = self.next_due_ms.min(due_ms);
+        }
+        self.changes
+            .entry((due_ms, key.to_vec()))
+            .and_modify(|change| change.armed = armed)
+            .or_insert(Change { armed, before });
     }
 
     /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call.
@@ -60,66 +84,68 @@ impl Timers {
         if now_ms < self.next_due_ms {
             return Ok(Vec::new());
         }
-        let (due, next) = self.look(now_ms, limit)?;
-        self.next_due_ms = next;
-        for timer in &due {
-            self.changes.insert(timer.clone(), false);
+        let (due, next_ms) = self.look(now_ms, limit)?;
+        self.next_due_ms = next_ms;
+        for (due_ms, key) in &due {
+            self.cancel_armed(key, *due_ms);
         }
         Ok(due)
     }
 
-    /// The due timers, and the earliest time at which another may be due.
+    /// The due timers, and a time before which no other is due.
     fn look(&self, now_ms: i64, limit: usize) -> Result<(Vec<Timer>, i64), store::Error> {
-        // What memory says comes before what the store says.
-        let mut known: BTreeMap<Timer, bool> = BTreeMap::new();
-        for (key, value) in self.staged.iter().flat_map(|e| e.rows_under(TIMER)) {
-            if let Some(timer) = parse(key) {
-                known.insert(timer, value.is_some());
-            }
-        }
-        known.extend(self.changes.iter().map(|(t, armed)| (t.clone(), *armed)));
-        let mut armed: BTreeSet<Timer> = known
-            .iter()
-            .filter(|(_, armed)| **armed)
-            .map(|(timer, _)| timer.clone())
-            .collect();
-        let mut taken = 0;
-        // Where the store may have more that were not looked at.
-        let mut beyond_ms = i64::MAX;
         // Whatever was due before has been taken: its deletions need not be stepped over again.
-        let from = row_key(self.next_due_ms.max(0), &[]);
-        self.store.scan(&from, |key, _| {
-            let Some(timer) = parse(key) else { return true };
-            if known.contains_key(&timer) {
+        let from_ms = self.next_due_ms.max(0);
+        let from = row_key(from_ms, &[]);
+        // What memory says comes before what the store says.
+        let staged = self.staged.iter().flat_map(|epoch| epoch.rows_from(&from));
+        let staged = staged.filter_map(|(row, value)| Some((parse(row)?, value.is_some())));
+        let changes = self.changes.range((from_ms, Vec::new())..);
+        let changes = changes.map(|((due_ms, key), change)| ((*due_ms, &key[..]), change.armed));
+        let mut known = BTreeMap::new();
+        let staged_ms = until(staged, now_ms, &mut known);
+        let changes_ms = until(changes, now_ms, &mut known);
+        let mut next_ms = staged_ms.min(changes_ms);
+        let mut stored: Vec<Timer> = Vec::new();
+        self.store.scan(&from, |row, _| {
+            let Some((due_ms, key)) = parse(row) else {
+                return true;
+            };
+            if due_ms <= now_ms && known.contains_key(&(due_ms, key)) {
                 return true;
             }
-            let due_ms = timer.0;
-            armed.insert(timer);
-            taken += 1;
-            if taken == limit {
-                beyond_ms = due_ms;
+            if due_ms > now_ms || stored.len() == limit {
+                next_ms = next_ms.min(due_ms);
+                return false;
             }
-            // One more than is due tells when to look again.
-            due_ms <= now_ms && taken < limit
+            stored.push((due_ms, key.to_vec()));
+            true
         })?;
-        let mut rest = armed.into_iter();
-        let mut due = Vec::new();
-        for timer in rest.by_ref() {
-            if timer.0 > now_ms || due.len() == limit {
-                return Ok((due, timer.0.min(beyond_ms)));
-            }
-            due.push(timer);
+        let armed = known.into_iter().filter(|(_, armed)| *armed);
+        let armed = armed.map(|((due_ms, key), _)| (due_ms, key.to_vec()));
+        let mut due: Vec<Timer> = armed.chain(stored).collect();
+        due.sort_unstable();
+        if let Some((first_left_ms, _)) = due.get(limit) {
+            next_ms = next_ms.min(*first_left_ms);
+            due.truncate(limit);
         }
-        Ok((due, beyond_ms))
+        Ok((due, next_ms))
     }
 
     /// Adds the changed rows since the last cut to `rows`, sorted, and the change of the digest to
     /// `digest`.
     pub(crate) fn cut(&mut self, digest: &mut u64, rows: &mut Rows) -> Result<(), store::Error> {
-        for ((due_ms, key), armed) in &self.changes {
+        for ((due_ms, key), Change { armed, before }) in &self.changes {
             let row = row_key(*due_ms, key);
+            let before = match before {
+                Some(before) => {
+                    debug_assert_eq!(self.was_armed(&row)?, *before, "{due_ms} {key:?}");
+                    *before
+                }
+                None => self.was_armed(&row)?,
+            };
             // What is armed already, or was never armed, is no change.
-            if self.is_armed(&row)? == *armed {
+            if before == *armed {
                 continue;
             }
             let hash = digest::of_row(&row, &[]);
@@ -134,7 +160,7 @@ impl Timers {
     }
 
     /// Was it armed at the last cut?
-    fn is_armed(&self, row: &[u8]) -> Result<bool, store::Error> {
+    fn was_armed(&self, row: &[u8]) -> Result<bool, store::Error> {
         let staged = self.staged.as_ref().and_then(|epoch| epoch.row(row));
         match staged {
             Some(value) => Ok(value.is_some()),
@@ -161,13 +187,33 @@ fn row_key(due_ms: i64, key: &[u8]) -> Vec<u8> {
     row
 }
 
-fn parse(row: &[u8]) -> Option<Timer> {
+/// Due time and key of a row.
+fn parse(row: &[u8]) -> Option<(i64, &[u8])> {
     let (due, key) = row.get(1..)?.split_first_chunk::<8>()?;
-    Some((i64::from_be_bytes(*due), key.to_vec()))
+    Some((i64::from_be_bytes(*due), key))
+}
+
+/// Adds those of `timers`, which are in order, that are due to `known`; returns when the first armed one
+/// behind them is.
+fn until<'t>(
+    timers: impl Iterator<Item = ((i64, &'t [u8]), bool)>,
+    now_ms: i64,
+    known: &mut BTreeMap<(i64, &'t [u8]), bool>,
+) -> i64 {
+    for ((due_ms, key), armed) in timers {
+        if due_ms <= now_ms {
+            known.insert((due_ms, key), armed);
+        } else if armed {
+            return due_ms;
+        }
+    }
+    i64::MAX
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::store::Shared;
 
