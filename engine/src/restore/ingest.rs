@@ -1,11 +1,9 @@
 //! Rows that were read and are not in the store yet: a batch in the order of the changelog, or, when
 //! there are many to come, the last value of each key, to be sorted and taken in as a table.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use super::portion::Portion;
 use crate::store::{self, Batch, Store};
 
 /// A batch is written when it has so many rows,
@@ -14,8 +12,6 @@ const BATCH_ROWS: usize = 5_000;
 const BATCH_BYTES: usize = 4 << 20;
 /// or its first row is so old.
 const BATCH_AGE: Duration = Duration::from_millis(100);
-/// What a row costs beside its key and value: the map's slot, two allocations.
-const ROW_BYTES: usize = 96;
 
 /// Rows on their way into one store.
 pub(super) enum Rows {
@@ -60,7 +56,7 @@ impl Rows {
     pub(super) fn portion_bytes(&self) -> usize {
         match self {
             Self::Batch(..) => 0,
-            Self::Portion(portion) => portion.bytes,
+            Self::Portion(portion) => portion.bytes(),
         }
     }
 
@@ -82,34 +78,5 @@ impl Rows {
             }
             Self::Portion(portion) => std::mem::take(portion).ingest(store, position),
         }
-    }
-}
-
-/// The last value of each key, of a part of the changelog.
-#[derive(Default)]
-pub(super) struct Portion {
-    rows: HashMap<Vec<u8>, Option<Vec<u8>>>,
-    bytes: usize,
-}
-
-impl Portion {
-    fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let length = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
-        if let Some(last) = self.rows.get_mut(key) {
-            self.bytes = self.bytes - length(last.as_deref()) + length(value);
-            *last = value.map(<[u8]>::to_vec);
-        } else {
-            self.bytes += key.len() + length(value) + ROW_BYTES;
-            self.rows.insert(key.to_vec(), value.map(<[u8]>::to_vec));
-        }
-    }
-
-    fn ingest(self, store: &Store, position: i64) -> Result<(), store::Error> {
-        let mut rows: Vec<_> = self.rows.iter().collect();
-        rows.sort_unstable_by_key(|(key, _)| *key);
-        let rows = rows
-            .into_iter()
-            .map(|(key, value)| (key.as_slice(), value.as_deref()));
-        store.ingest(rows, position)
     }
 }

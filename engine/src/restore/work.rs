@@ -9,7 +9,8 @@ use std::{
 
 use super::{
     begin::by_tables,
-    ingest::{Portion, Rows},
+    ingest::Rows,
+    portion::Portion,
     progress::Meter,
     stores::{Phase, Standing},
 };
