@@ -20,13 +20,14 @@ pub(super) struct Vote {
     pub(super) sequence: i64,
     /// What the vote weighs.
     pub(super) weight: u32,
-    /// Where its piece begins, and how long it is; up to `room` it may grow where it is.
+    /// Where its piece begins, and how long it is.
     at: u32,
     len: u32,
-    room: u32,
-    /// Where in the piece the agent's id is, and how long.
-    agent_at: u16,
+    /// How long the agent's id is, and where in the piece.
     agent_len: u32,
+    agent_at: u16,
+    /// Bytes behind the piece that it may grow into.
+    slack: u16,
     /// The verdict's place among the scenario's.
     pub(super) verdict: u8,
     /// Is it part of the tally, that is, was it fresh when last looked at?
@@ -46,6 +47,13 @@ pub(super) struct Votes {
     stem: u16,
     /// Bytes that no piece uses.
     unused: usize,
+}
+
+impl Vote {
+    /// Bytes that a piece may have without being moved.
+    fn room(&self) -> usize {
+        self.len as usize + usize::from(self.slack)
+    }
 }
 
 impl Votes {
@@ -92,6 +100,13 @@ impl Votes {
         &self.bytes[at..at + vote.len as usize]
     }
 
+    /// The middle of both pieces of memory: where a search for an agent begins.
+    pub(super) fn glance(&self) -> usize {
+        let vote = self.votes.get(self.votes.len() / 2);
+        let byte = vote.and_then(|vote| self.bytes.get(vote.at as usize));
+        usize::from(byte.copied().unwrap_or(0))
+    }
+
     /// Memory it takes beside itself.
     pub(super) fn heap_bytes(&self) -> usize {
         self.votes.capacity() * size_of::<Vote>() + self.bytes.capacity()
@@ -129,9 +144,9 @@ impl Votes {
             weight: opinion.weight,
             at: 0,
             len: 0,
-            room: 0,
-            agent_at: agent_at.unwrap_or(0),
             agent_len: short(agent.len()),
+            agent_at: agent_at.unwrap_or(0),
+            slack: 0,
             verdict,
             counted,
             stemmed,
@@ -158,23 +173,30 @@ impl Votes {
         let old = place.ok().map(|at| self.votes[at]);
         vote.len = short(len);
         match &old {
-            Some(old) if len <= old.room as usize => {
-                (vote.at, vote.room) = (old.at, old.room);
+            Some(old) if len <= old.room() => {
+                vote.at = old.at;
+                let left = old.room() - len;
+                vote.slack = u16::try_from(left).unwrap_or(u16::MAX);
+                self.unused += left - usize::from(vote.slack);
                 let at = old.at as usize;
                 let (first, second) = self.bytes[at..at + len].split_at_mut(piece[0].len());
                 first.copy_from_slice(piece[0]);
                 second.copy_from_slice(piece[1]);
             }
             _ => {
-                self.unused += old.map_or(0, |old| old.room as usize);
-                (vote.at, vote.room) = (short(self.bytes.len()), vote.len);
+                self.unused += old.as_ref().map_or(0, Vote::room);
+                vote.at = short(self.bytes.len());
+                reserve(&mut self.bytes, len);
                 self.bytes.extend_from_slice(piece[0]);
                 self.bytes.extend_from_slice(piece[1]);
             }
         }
         match place {
             Ok(at) => self.votes[at] = vote,
-            Err(at) => self.votes.insert(at, vote),
+            Err(at) => {
+                reserve(&mut self.votes, 1);
+                self.votes.insert(at, vote);
+            }
         }
         if self.unused > SMALL && self.unused > self.bytes.len() / 2 {
             self.compact();
@@ -188,7 +210,7 @@ impl Votes {
         bytes.extend_from_slice(&self.bytes[..usize::from(self.stem)]);
         for vote in &mut self.votes {
             let (at, len) = (vote.at as usize, vote.len as usize);
-            (vote.at, vote.room) = (short(bytes.len()), vote.len);
+            (vote.at, vote.slack) = (short(bytes.len()), 0);
             bytes.extend_from_slice(&self.bytes[at..at + len]);
         }
         self.bytes = bytes;
@@ -261,9 +283,9 @@ impl Votes {
                 weight,
                 at,
                 len: short(piece.len()),
-                room: short(piece.len()),
-                agent_at,
                 agent_len,
+                agent_at,
+                slack: 0,
                 verdict,
                 counted: flags & 1 != 0,
                 stemmed: flags & 2 != 0,
@@ -271,6 +293,14 @@ impl Votes {
             });
         }
         Ok(votes)
+    }
+}
+
+/// Room for `more`, and for little beside: a cache of many objects has more use for the memory than a
+/// vector that may grow no further.
+fn reserve<T>(vec: &mut Vec<T>, more: usize) {
+    if vec.capacity() - vec.len() < more {
+        vec.reserve_exact(more.max(vec.len() / 8));
     }
 }
 
