@@ -21,6 +21,8 @@ has_libclang() { # where bindgen looks for it
   return 1
 }
 has_openssl() { have pkg-config && pkg-config --exists openssl; }
+# Instructions are counted where their number is known (see scripts/instructions.sh).
+has_valgrind() { [ "$(uname -sm)" != "Linux x86_64" ] || have valgrind; }
 has_python() { have python3 && python3 -c 'import ensurepip, venv' 2>/dev/null; }
 
 missing=() packages=()
@@ -37,6 +39,7 @@ check() {
   have pkg-config || need "pkg-config (to find OpenSSL)" pkg-config
   has_openssl || need "OpenSSL's headers (TLS)" libssl-dev
   has_libclang || need "libclang (to read RocksDB's header)" libclang-dev
+  has_valgrind || need "valgrind (tests count instructions)" valgrind
   has_python || need "Python 3 with venv (one test runs a Python producer)" python3 python3-venv
 }
 

@@ -46,4 +46,9 @@ stage "build" cargo build --locked --workspace --bins
 stage "unit, property, golden and doc tests" cargo test --locked --workspace "${with_servers[@]/#/--exclude=}"
 stage "the test servers' own tests" cargo test --locked -p devkit
 stage "stories on real Kafka, registry and mail" "$target/debug/devkit" exec -- cargo test --locked -p e2e
+if [ "$(uname -sm)" = "Linux x86_64" ]; then
+  stage "instructions of a report" scripts/instructions.sh
+else
+  printf '\ninstructions are not counted: what is accepted was counted on Linux x86_64\n'
+fi
 stage "a cluster that is broken at random for 3 minutes" "$target/debug/soak" --minutes 3 --seed 7
