@@ -194,6 +194,8 @@ impl Committer {
             match epochs.recv_timeout(Duration::from_millis(500)) {
                 Ok(epoch) => {
                     let outcome = self.commit(&epoch);
+                    // Before the worker hears of it: it may use the memory again then.
+                    drop(epoch);
                     if outcomes.send(outcome).is_err() {
                         return;
                     }
@@ -238,12 +240,13 @@ impl Committer {
                 added.map_err(|e| (Way::Abort, e.to_string()))?;
             }
         }
-        self.deliver()?;
+        // Their answers come while the records are on their way.
         if offsets.count() > 0 {
             self.call("send offsets", false, |producer, group| {
                 producer.send_offsets_to_transaction(&offsets, group, CALL)
             })?;
         }
+        self.deliver()?;
         self.call("commit", true, |producer, _| {
             producer.commit_transaction(CALL)
         })
@@ -389,7 +392,9 @@ pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> rdkafka::Cl
         .set("transaction.timeout.ms", "60000")
         // Offset calls are refused while the last transaction's markers are written; the
         // default pause of 100 ms before the next try would be the latency of every commit.
-        .set("retry.backoff.ms", "5")
+        .set("retry.backoff.ms", "2")
+        // Records come in large batches as it is.
+        .set("linger.ms", "0")
         .set("queue.buffering.max.messages", "1000000");
     config
 }

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use common::topics::check_application_id;
 
-use crate::membership::Rules;
+use crate::{membership::Rules, memory::LEAST_MIB};
 
 /// What an instance of an application is told.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,9 +68,9 @@ pub struct Args {
     /// How often to commit: the time until a change can be read
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
-    /// Memory for the block cache that all stores share, in MiB
-    #[arg(long, env = "BLOCK_CACHE_MB", value_name = "MIB", default_value_t = 64)]
-    pub block_cache_mb: usize,
+    /// Memory of this process, in MiB: divided among stores, caches, epochs and queues
+    #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 256)]
+    pub memory_mb: usize,
     /// Longest object id, in bytes
     #[arg(
         long,
@@ -113,6 +113,9 @@ impl Args {
         }
         if self.max_object_id_bytes == 0 {
             mistakes.push("max-object-id-bytes: must be at least 1".into());
+        }
+        if self.memory_mb < LEAST_MIB {
+            mistakes.push(format!("memory-mb: must be at least {LEAST_MIB}"));
         }
         mistakes
     }

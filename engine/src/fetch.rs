@@ -128,6 +128,11 @@ impl Fetcher {
 
     /// The next messages, waiting up to `timeout` for a full batch.
     pub fn next(&mut self, timeout: Duration) -> Batch<'_> {
+        self.next_few(timeout, self.messages.len())
+    }
+
+    /// As [`Self::next`], but no more than `most`, or the batch's size if that is less.
+    pub fn next_few(&mut self, timeout: Duration, most: usize) -> Batch<'_> {
         self.events
             .serve(self.consumer.client(), Duration::ZERO, |_| {});
         let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
@@ -138,13 +143,21 @@ impl Fetcher {
                 self.queue.0,
                 timeout,
                 self.messages.as_mut_ptr(),
-                self.messages.len(),
+                self.messages.len().min(most),
             )
         };
         Batch {
             messages: &self.messages[..usize::try_from(count).unwrap_or(0)],
             marker: PhantomData,
         }
+    }
+}
+
+/// Bounds the queue of a consumer, unless the user has.
+pub fn bound_queue(config: &mut ClientConfig, bytes: usize) {
+    let key = "queued.max.messages.kbytes";
+    if config.get(key).is_none() {
+        config.set(key, (bytes >> 10).max(1).to_string());
     }
 }
 
@@ -194,10 +207,38 @@ impl Batch<'_> {
 
     /// The messages, in order within each partition.
     pub fn iter(&self) -> impl Iterator<Item = Fetched<'_>> {
-        self.messages.iter().map(|message| {
+        Messages(self.messages).iter()
+    }
+
+    /// The messages, `count` at a time.
+    pub fn chunks(&self, count: usize) -> impl Iterator<Item = Messages<'_>> {
+        self.messages.chunks(count).map(Messages)
+    }
+}
+
+/// Some messages of a batch.
+#[derive(Clone, Copy)]
+pub struct Messages<'b>(&'b [*mut rdsys::rd_kafka_message_t]);
+
+impl<'b> Messages<'b> {
+    /// The messages, in order within each partition.
+    pub fn iter(self) -> impl Iterator<Item = Fetched<'b>> {
+        self.0.iter().map(|message| {
             // SAFETY: librdkafka filled this pointer, and nothing destroys the message before
             // the batch is dropped; key and payload live as long as the message.
             unsafe { fetched(&**message) }
+        })
+    }
+
+    /// Partition and key of each record that has one.
+    pub fn keys(self) -> impl Iterator<Item = (u32, &'b [u8])> {
+        self.0.iter().filter_map(|message| {
+            // SAFETY: as in `iter`. The message of an error or of an end has no key.
+            let (partition, key) = unsafe {
+                let message = &**message;
+                (message.partition, bytes(message.key, message.key_len))
+            };
+            Some((u32::try_from(partition).ok()?, key?))
         })
     }
 }

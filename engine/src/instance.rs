@@ -15,6 +15,7 @@ use crate::{
     identity::Identity,
     lookup::Lookup,
     membership::{PlanNumber, Rules, link::SeatNews},
+    memory::Shares,
     processor::Processor,
     query::{Query, View},
     restore::Done,
@@ -52,6 +53,8 @@ pub struct Settings<P> {
     pub restart_grace: Duration,
     /// What all stores share.
     pub shared: Shared,
+    /// How its memory is divided.
+    pub shares: Shares,
     /// Worker threads.
     pub workers: u32,
     /// After this time without a sign of life, a worker is taken to be stuck.

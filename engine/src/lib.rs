@@ -17,6 +17,7 @@ pub mod instance;
 pub mod intake;
 pub mod lookup;
 pub mod membership;
+pub mod memory;
 pub mod objects;
 pub mod processor;
 pub mod produce;

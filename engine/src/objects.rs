@@ -2,8 +2,9 @@
 //! commit.
 //!
 //! A read looks in the cache, then in the epoch that is being committed, then in the committed
-//! store. Ten changes of one object in an epoch cost one row. The cache is bounded by bytes; what was
-//! not used of late goes first, and never anything that is not in an epoch yet.
+//! store. Ten changes of one object in an epoch cost one row. The cache is bounded by bytes, which it
+//! shares with those of other tasks; what was not used of late goes first, and never anything that is not
+//! in an epoch yet.
 
 use std::sync::Arc;
 
@@ -13,12 +14,11 @@ use hashbrown::{HashTable, hash_table};
 use crate::{
     digest,
     epoch::{Rows, TaskEpoch},
+    memory::{Account, Pool},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
 
-/// Memory for the values of one task, beyond those that the current epoch uses.
-const CACHE_BYTES: usize = 64 << 20;
 /// What an entry costs beside its key and value: the slot in the table, the allocation of the key.
 const ENTRY_BYTES: usize = 32;
 
@@ -77,17 +77,15 @@ pub struct Objects<V> {
     /// Asked for since the last cut, with the order of their keys.
     touched: Vec<(u64, usize)>,
     bytes: usize,
-    most_bytes: usize,
+    /// Bytes of the values asked for since the last cut: about what the epoch will hold of them.
+    touched_bytes: usize,
+    account: Account,
     /// Where the search for something to let go stands.
     hand: usize,
 }
 
 impl<V: Value> Objects<V> {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self::bounded(store, CACHE_BYTES)
-    }
-
-    fn bounded(store: Arc<Store>, most_bytes: usize) -> Self {
+    pub(crate) fn new(store: Arc<Store>, pool: &Pool) -> Self {
         Self {
             store,
             staged: None,
@@ -96,7 +94,8 @@ impl<V: Value> Objects<V> {
             entries: Vec::new(),
             touched: Vec::new(),
             bytes: 0,
-            most_bytes,
+            touched_bytes: 0,
+            account: pool.open(),
             hand: 0,
         }
     }
@@ -117,8 +116,19 @@ impl<V: Value> Objects<V> {
         if !entry.listed {
             entry.listed = true;
             self.touched.push((0, place));
+            self.touched_bytes += entry.bytes;
         }
         Ok(entry)
+    }
+
+    /// Looks at an entry that is in the cache, so that whoever asks for it next need not wait for memory.
+    /// Asked for many keys in a row, it waits for all of them at once.
+    pub(crate) fn look_ahead(&self, key: &[u8]) {
+        let hash = hash(&self.hasher, key);
+        let entries = &self.entries;
+        let found = self.places.find(hash, |at| &entries[*at].key[1..] == key);
+        let value = found.and_then(|at| entries[*at].value.as_ref());
+        std::hint::black_box(value.map(Value::glance));
     }
 
     /// Brings an entry in from the store.
@@ -126,7 +136,7 @@ impl<V: Value> Objects<V> {
         let key = row_key(OBJECT, key).into_boxed_slice();
         let (value, row_hash) = self.load(&key)?.unzip();
         let place = self.entries.len();
-        self.entries.push(Entry {
+        let mut entry = Entry {
             value,
             hash: row_hash,
             dirty: false,
@@ -134,7 +144,10 @@ impl<V: Value> Objects<V> {
             used: true,
             bytes: 0,
             key,
-        });
+        };
+        entry.bytes = entry.memory();
+        self.bytes += entry.bytes;
+        self.entries.push(entry);
         let (hasher, entries) = (&self.hasher, &self.entries);
         self.places
             .insert_unique(hash, place, |at| self::hash(hasher, &entries[*at].key[1..]));
@@ -167,7 +180,15 @@ impl<V: Value> Objects<V> {
             self.bytes = self.bytes - entry.bytes + bytes;
             entry.bytes = bytes;
         }
+        self.touched_bytes = 0;
+        self.account.set(self.bytes);
         self.shrink();
+        self.account.set(self.bytes);
+    }
+
+    /// About how much memory the values asked for since the last cut take.
+    pub(crate) fn touched_bytes(&self) -> usize {
+        self.touched_bytes
     }
 
     /// Sorts by key. Eight bytes behind what all keys have in common decide nearly always, so the keys
@@ -197,7 +218,8 @@ impl<V: Value> Objects<V> {
     /// F. J. Corbató, "A paging experiment with the Multics system", 1968). Right after a cut nothing
     /// is lost by it: every value is in the epoch or in the store.
     fn shrink(&mut self) {
-        while self.bytes > self.most_bytes && !self.entries.is_empty() {
+        let most = self.account.most();
+        while self.bytes > most && !self.entries.is_empty() {
             if self.hand >= self.entries.len() {
                 self.hand = 0;
             }
@@ -244,7 +266,9 @@ impl<V: Value> Objects<V> {
         self.places.clear();
         self.entries.clear();
         self.touched.clear();
+        self.touched_bytes = 0;
         self.bytes = 0;
+        self.account.set(0);
         self.hand = 0;
     }
 }

@@ -24,6 +24,11 @@ pub trait Value: Sized + Send + 'static {
     fn decode(bytes: &[u8]) -> Result<Self, String>;
     /// About how much memory it holds beside itself: what the cache of values counts.
     fn heap_bytes(&self) -> usize;
+    /// Reads a little of the memory it holds beside itself: what the next event will look at. What it
+    /// returns means nothing.
+    fn glance(&self) -> usize {
+        0
+    }
 }
 
 /// The logic of a task.

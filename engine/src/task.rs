@@ -14,6 +14,7 @@ use crate::{
     digest::{self, Digest},
     epoch::{Destination, Output, Rows, TaskEpoch},
     intake::{self, Intake, Limits, SourceRecord},
+    memory::Pool,
     objects::Objects,
     processor::{Context, Event, Failure, Outputs, Processor, Reason, Record, Rejected},
     store::{self, SOURCE, Store},
@@ -24,7 +25,7 @@ use crate::{
 const TIMERS_AT_ONCE: usize = 1000;
 
 /// Memory kept for the rows of the next epoch.
-const SPARE_BYTES: usize = 16 << 20;
+const SPARE_BYTES: usize = 4 << 20;
 
 /// What a task must know of its surroundings.
 #[derive(Debug, Clone)]
@@ -37,6 +38,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Writes dead letters.
     pub dead_letters: Encoder<DeadLetter>,
+    /// Memory for the objects of all tasks.
+    pub objects: Pool,
 }
 
 /// How much an epoch has taken in.
@@ -44,7 +47,7 @@ pub struct Settings {
 pub struct Load {
     /// Source records.
     pub records: u64,
-    /// Their keys and values, and those of the outputs.
+    /// Their keys and values, those of the outputs, and the objects that were asked for.
     pub bytes: u64,
 }
 
@@ -160,9 +163,9 @@ impl<P: Processor> Task<P> {
         let rows = store.digest()?;
         Ok(Self {
             partition,
-            settings,
             processor,
-            objects: Objects::new(Arc::clone(&store)),
+            objects: Objects::new(Arc::clone(&store), &settings.objects),
+            settings,
             timers: Timers::new(Arc::clone(&store)),
             store,
             outputs: Outputs::default(),
@@ -198,9 +201,14 @@ impl<P: Processor> Task<P> {
     #[must_use]
     pub fn pending(&self) -> Load {
         Load {
-            bytes: self.load.bytes + self.outputs.bytes,
+            bytes: self.load.bytes + self.outputs.bytes + self.objects.touched_bytes() as u64,
             ..self.load
         }
+    }
+
+    /// Brings the object of a record that comes soon near the processor.
+    pub fn look_ahead(&self, key: &[u8]) {
+        self.objects.look_ahead(key);
     }
 
     /// Processes one record.

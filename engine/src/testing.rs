@@ -13,6 +13,7 @@ use crate::{
     digest,
     epoch::{Destination, Output},
     intake::{Limits, SourceRecord},
+    memory::Pool,
     processor::Failure,
     scenario::{Codecs, Scenario, ScenarioProcessor, object::Stored, view},
     store::{OBJECT, Shared, Store, TIMER, row_key},
@@ -74,6 +75,7 @@ impl<S: Scenario> TestDriver<S> {
                 record_bytes: 1 << 20,
             },
             dead_letters: Encoder::new(schema(DEAD_LETTER, schema::DEAD_LETTER)),
+            objects: Pool::of(64 << 20),
         };
         let codecs = Arc::new(Codecs::new(state).expect("a record schema"));
         let scenario = Arc::new(scenario);

@@ -18,7 +18,7 @@ use rdkafka::consumer::Consumer as _;
 use crate::{
     commit::{self, Committer, Outcome, Tie},
     epoch::{Epoch, TaskEpoch},
-    fetch::Fetcher,
+    fetch::{self, Fetcher},
     lookup::Lookup,
     processor::Processor,
     store::{self, Store},
@@ -80,6 +80,10 @@ pub struct Settings<P> {
     pub task: task::Settings,
     /// How often to commit.
     pub commit_interval: Duration,
+    /// An epoch that has so much is ended early, and not filled further while the one before is under way.
+    pub epoch_bytes: usize,
+    /// Bound of the consumer's queue.
+    pub queue_bytes: usize,
     /// Makes processors.
     pub factory: Factory<P>,
     /// Looks schemas up.
@@ -116,6 +120,9 @@ struct Worker<P: Processor> {
     /// The committer's call does not end: nobody waits for it.
     gave_up: bool,
     last_cut: Instant,
+    /// Messages to take at a time.
+    batch: usize,
+    consumed: metrics::Counter,
     report: Reporter,
 }
 
@@ -191,6 +198,8 @@ impl<P: Processor> Worker<P> {
                     watched: Instant::now(),
                     gave_up: false,
                     last_cut: Instant::now(),
+                    batch: BATCH,
+                    consumed: metrics::counter!("records_consumed_total"),
                     report,
                 })
             }
@@ -206,9 +215,10 @@ impl<P: Processor> Worker<P> {
         mpsc::Receiver<Outcome>,
         Tie,
     )> {
-        let config = settings
+        let mut config = settings
             .kafka
             .consumer(&settings.transactional_id, &settings.application_id);
+        fetch::bound_queue(&mut config, settings.queue_bytes);
         let fetcher = Fetcher::new(&config, BATCH)?;
         let group = fetcher
             .consumer()

@@ -18,6 +18,7 @@ use engine::{
     instance::{self, Instance},
     intake::Limits,
     lookup::Lookup,
+    memory::{Pool, Shares},
     scenario::{Codecs, Scenario, ScenarioProcessor},
     store::Shared,
     task,
@@ -135,6 +136,7 @@ async fn prepare<S: Scenario>(
 
     let scenario = Arc::new(S::new(config.rules.clone()));
     let max_skew_ms = i64::try_from(config.max_skew.as_millis())?;
+    let shares = Shares::of(settings.memory_mb, settings.workers);
     let processor_codecs = Arc::clone(&codecs);
     let instance = instance::Settings {
         kafka: config.kafka.clone(),
@@ -144,11 +146,12 @@ async fn prepare<S: Scenario>(
         rack: settings.rack.clone(),
         rules: settings.rules(),
         restart_grace: settings.restart_grace,
-        shared: Shared::on_disk(settings.block_cache_mb << 20),
+        shared: Shared::on_disk(shares.rocksdb),
+        shares,
         workers: settings.workers,
         stuck_after: settings.stuck_after,
         commit_interval: settings.commit_interval,
-        task: task_settings(config, &names, partitions, dead_letters),
+        task: task_settings(config, &names, partitions, dead_letters, &shares),
         factory: Arc::new(move |_| {
             ScenarioProcessor::new(
                 Arc::clone(&scenario),
@@ -178,6 +181,7 @@ fn task_settings<S: Scenario>(
     names: &Names,
     partitions: u32,
     dead_letters: Encoder<schema::DeadLetter>,
+    shares: &Shares,
 ) -> task::Settings {
     task::Settings {
         source_topic: names.reports.as_str().into(),
@@ -187,6 +191,7 @@ fn task_settings<S: Scenario>(
             record_bytes: config.application.max_record_bytes,
         },
         dead_letters,
+        objects: Pool::of(shares.objects),
     }
 }
 

@@ -1,14 +1,17 @@
-//! A crash of an instance with a million objects costs what was written since the last flush, no more.
+//! A crash of an instance with a million objects costs what was written since the last flush, no more; and they
+//! need not fit into its memory.
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use common::schema::SiteAttackVerdict::Clear;
 use e2e::{PATIENCE, Service, story, until};
 
 use crate::report;
 
 const OBJECTS: &str = "1000000";
+/// Less than half of what these objects take.
+const MEMORY_MIB: u64 = 96;
 const CHANGED: usize = 200;
 /// For a debug build, on a machine that does other things too.
 const LOADING: Duration = Duration::from_mins(5);
@@ -25,10 +28,28 @@ async fn processed(service: &Service, at_least: f64, patience: Duration) -> Resu
     Ok(())
 }
 
+/// Was it always?
+fn within_its_memory(service: &Service) -> Result<()> {
+    let pid = service.pid().context("it runs")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let digits = line
+        .context("VmHWM")?
+        .replace(|c: char| !c.is_ascii_digit(), "");
+    let most_mib = digits.parse::<u64>()? / 1024;
+    ensure!(most_mib <= MEMORY_MIB, "{most_mib} MiB");
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_with_a_million_objects_replays_the_delta_only() -> Result<()> {
     story("million", async |app| {
-        let flags = [("quorum", "1"), ("freshness", "24h")];
+        let memory = MEMORY_MIB.to_string();
+        let flags = [
+            ("quorum", "1"),
+            ("freshness", "24h"),
+            ("memory-mb", &memory[..]),
+        ];
         let mut service = app.state_service("a", &flags)?;
         service.ready().await?;
         let load = [
@@ -52,6 +73,7 @@ async fn a_crash_with_a_million_objects_replays_the_delta_only() -> Result<()> {
         ];
         app.agents("load", &load)?.finished().await?;
         processed(&service, 1e6, LOADING).await?;
+        within_its_memory(&service)?;
         // A stop in order flushes. What comes after the restart is not flushed for thirty seconds.
         ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
         service.restart().await?;
@@ -80,7 +102,14 @@ async fn a_crash_with_a_million_objects_replays_the_delta_only() -> Result<()> {
         let last = format!("site-{CHANGED:04}.example.com");
         let reports = service.api().await?.reports(&last).await?;
         ensure!(reports.len() == 2, "{reports:?}");
-        Ok(())
+
+        // From nothing, all of it.
+        ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+        let other = app.state_service("b", &flags)?;
+        other.ready().await?;
+        let restored = other.metrics().await?.changelog_records_read();
+        ensure!(restored >= 1e6, "{restored} records restored");
+        within_its_memory(&other)
     })
     .await
 }

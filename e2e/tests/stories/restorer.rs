@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use common::kafka;
 use common::topics::{self, Spec};
 use e2e::{Application, PATIENCE, story, until};
+use engine::memory::Pool;
 use engine::restore::{self, Done, Job, Phase, Standing, Stores};
 use engine::store::{Batch, Shared, Store};
 use engine::watchdog::Pulse;
@@ -115,6 +116,8 @@ impl Restorer {
             names: Arc::new(app.names()),
             stores: app.folder().join("stores"),
             shared: Shared::on_disk(1 << 20),
+            pool: Pool::of(64 << 20),
+            queue_bytes: 16 << 20,
             pulse: Pulse::default(),
         };
         let (jobs, stores) = restore::start(settings, move |news| drop(done.send(news)))?;

@@ -108,7 +108,7 @@ proptest! {
         let store = Store::open(&shared, Path::new("/test"), "objects", 0).unwrap();
         let bound = 3 * (size_of::<Entry<Text>>() + ENTRY_BYTES + 30);
         let mut driver = Driver {
-            objects: Objects::bounded(Arc::new(store), bound),
+            objects: Objects::new(Arc::new(store), &Pool::of(bound)),
             staged: None,
             position: 0,
             digest: 0,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use common::{kafka, topics::Names};
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
 
-use crate::fetch::{Batch, Fetcher};
+use crate::fetch::{self, Batch, Fetcher};
 
 /// Messages taken from librdkafka at a time.
 const BATCH: usize = 5_000;
@@ -55,9 +55,11 @@ impl Changelog {
         kafka: &kafka::Args,
         application_id: &str,
         names: &Names,
+        queue_bytes: usize,
     ) -> anyhow::Result<Self> {
         let client_id = format!("{application_id}-restore");
         let mut config = kafka.consumer(&client_id, application_id);
+        fetch::bound_queue(&mut config, queue_bytes);
         let mut uncommitted = config.clone();
         uncommitted.set("isolation.level", "read_uncommitted");
         config

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use common::{kafka, topics::Names};
 
 use crate::{
+    memory::Pool,
     store::{self, Folder, Shared, Store},
     watchdog::Pulse,
 };
@@ -25,6 +26,7 @@ mod begin;
 mod changelog;
 mod ingest;
 mod opening;
+mod portion;
 mod progress;
 mod reading;
 mod restorer;
@@ -83,6 +85,10 @@ pub struct Settings {
     pub stores: PathBuf,
     /// What all stores share.
     pub shared: Shared,
+    /// Memory for rows on their way into stores: what the caches of objects leave.
+    pub pool: Pool,
+    /// Bound of the consumer's queue.
+    pub queue_bytes: usize,
     /// Shows that the thread goes on.
     pub pulse: Pulse,
 }
@@ -96,13 +102,19 @@ pub fn start(
     settings: Settings,
     done: impl Fn(Done) + Send + 'static,
 ) -> anyhow::Result<(mpsc::Sender<Job>, Arc<Stores>)> {
-    let changelog = Changelog::new(&settings.kafka, &settings.application_id, &settings.names)?;
+    let changelog = Changelog::new(
+        &settings.kafka,
+        &settings.application_id,
+        &settings.names,
+        settings.queue_bytes,
+    )?;
     let folder = Folder::new(settings.shared, settings.stores, settings.application_id);
     let stores = Arc::<Stores>::default();
     let restorer = Restorer::new(
         changelog,
         folder,
         Arc::clone(&stores),
+        settings.pool,
         settings.pulse,
         Box::new(done),
     );

@@ -15,13 +15,12 @@ use super::{
     work::{Aim, Work},
 };
 use crate::{
+    memory::Pool,
     store::{self, Folder},
     watchdog::Pulse,
     worker::now_ms,
 };
 
-/// Memory for rows that wait to become tables, of all stores together.
-const PORTIONS_BYTES: usize = 64 << 20;
 /// Pauses between questions that were not answered.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -66,6 +65,8 @@ pub(super) struct Restorer {
     /// Partitions that were rebuilt because they differed: once is enough.
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
+    /// Memory for rows that wait to become tables, of all stores together.
+    pool: Pool,
     pulse: Pulse,
     pub(super) upkeep: Upkeep,
     pub(super) done: Box<dyn Fn(Done) + Send>,
@@ -76,6 +77,7 @@ impl Restorer {
         changelog: Changelog,
         folder: Folder,
         stores: Arc<Stores>,
+        pool: Pool,
         pulse: Pulse,
         done: Box<dyn Fn(Done) + Send>,
     ) -> Self {
@@ -87,6 +89,7 @@ impl Restorer {
             lent: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
             stores,
+            pool,
             pulse,
             upkeep: Upkeep::new(Instant::now(), now_ms()),
             done,
@@ -210,7 +213,7 @@ impl Restorer {
         }
         portions.sort_unstable();
         let mut waiting: usize = portions.iter().map(|(bytes, _)| bytes).sum();
-        while waiting > PORTIONS_BYTES
+        while waiting > self.pool.left()
             && let Some((bytes, partition)) = portions.pop()
         {
             waiting -= bytes;

@@ -280,6 +280,10 @@ impl<S: Scenario> Value for Object<S> {
     fn heap_bytes(&self) -> usize {
         self.votes.heap_bytes()
     }
+
+    fn glance(&self) -> usize {
+        self.votes.glance()
+    }
 }
 
 type Parts = (Option<i64>, Option<Current>, Option<OverrideRow>, Votes);

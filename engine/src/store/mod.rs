@@ -96,7 +96,10 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "cannot create it", e))?;
         }
         let options = shared.options();
-        let families = ["default", META].map(|n| ColumnFamilyDescriptor::new(n, options.clone()));
+        let families = [
+            ColumnFamilyDescriptor::new("default", options.clone()),
+            ColumnFamilyDescriptor::new(META, shared.meta_options()),
+        ];
         let db = DB::open_cf_descriptors(&options, &path, families)
             .map_err(|source| Error::opening(&path, source))?;
         let store = Self {

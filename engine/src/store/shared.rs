@@ -2,28 +2,33 @@
 
 use std::path::PathBuf;
 
-use rocksdb::{BlockBasedOptions, Cache, Env, Options};
+use rocksdb::{BlockBasedOptions, Cache, Env, Options, WriteBufferManager};
 
 use super::Error;
+
+/// The largest memtable of a store; all together are bounded by [`Shared`].
+const MEMTABLE_BYTES: usize = 16 << 20;
+/// Memory is given to a memtable in pieces of this size, and counted by them: RocksDB's own choice, a
+/// MiB, would fill a budget with the first row of each store.
+const ARENA_BYTES: usize = 128 << 10;
+/// A memtable of positions and such.
+const META_MEMTABLE_BYTES: usize = 512 << 10;
 
 /// What all stores of a process share.
 #[derive(Clone)]
 pub struct Shared {
     cache: Cache,
+    memtables: WriteBufferManager,
     env: Option<Env>,
     /// Otherwise stores live in memory only: for tests without a disk.
     pub(super) on_disk: bool,
 }
 
 impl Shared {
-    /// A block cache of `cache_bytes` for all stores.
+    /// `bytes` for the block cache and the memtables of all stores.
     #[must_use]
-    pub fn on_disk(cache_bytes: usize) -> Self {
-        Self {
-            cache: Cache::new_lru_cache(cache_bytes),
-            env: None,
-            on_disk: true,
-        }
+    pub fn on_disk(bytes: usize) -> Self {
+        Self::new(bytes, None)
     }
 
     /// Stores that vanish with this value.
@@ -35,11 +40,29 @@ impl Shared {
             path: PathBuf::from("(memory)"),
             source,
         })?;
-        Ok(Self {
-            cache: Cache::new_lru_cache(1 << 20),
-            env: Some(env),
-            on_disk: false,
-        })
+        Ok(Self::new(64 << 20, Some(env)))
+    }
+
+    fn new(bytes: usize, env: Option<Env>) -> Self {
+        let cache = Cache::new_lru_cache(bytes);
+        // Memtables are paid for with blocks. Writers are not stalled: a flush follows soon enough.
+        let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
+            bytes / 2,
+            false,
+            cache.clone(),
+        );
+        Self {
+            cache,
+            memtables,
+            on_disk: env.is_none(),
+            env,
+        }
+    }
+
+    /// Memory in use, in bytes.
+    #[must_use]
+    pub fn usage(&self) -> usize {
+        self.cache.get_usage()
     }
 
     pub(super) fn options(&self) -> Options {
@@ -50,7 +73,9 @@ impl Shared {
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         options.set_compression_type(rocksdb::DBCompressionType::Lz4);
-        options.set_write_buffer_size(16 << 20);
+        options.set_write_buffer_manager(&self.memtables);
+        options.set_write_buffer_size(MEMTABLE_BYTES);
+        options.set_arena_block_size(ARENA_BYTES);
         options.set_keep_log_file_num(2);
         options.create_if_missing(true);
         options.create_missing_column_families(true);
@@ -59,6 +84,14 @@ impl Shared {
         if let Some(env) = &self.env {
             options.set_env(env);
         }
+        options
+    }
+
+    /// For the column family of positions and such.
+    pub(super) fn meta_options(&self) -> Options {
+        let mut options = self.options();
+        options.set_write_buffer_size(META_MEMTABLE_BYTES);
+        options.set_arena_block_size(META_MEMTABLE_BYTES / 16);
         options
     }
 }

@@ -5,21 +5,26 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{BATCH, Ended, Worker, now_ms};
+use super::{BATCH, Ended, Running, Worker, now_ms};
 use crate::{
     commit::{CALL_ENDS_WITHIN, Outcome},
     epoch::Epoch,
     fetch::Fetched,
     intake::SourceRecord,
+    lookup::Lookup,
     processor::{Failure, Processor},
     task::{Load, Progress},
 };
 
-/// An epoch that has so much is not filled further while the one before is under way.
-const LARGEST_EPOCH: Load = Load {
-    records: 200_000,
-    bytes: 64 << 20,
-};
+/// An epoch with so many records is ended, whatever they weigh.
+const MOST_RECORDS: u64 = 200_000;
+/// A partition whose waiting records weigh so much is not fetched any further.
+const KEPT_BYTES: usize = 4 << 20;
+/// Records whose objects are looked at together before the first of them is processed: the processor
+/// waits for memory once then, not once for each.
+const LOOK_AHEAD: usize = 32;
+/// Objects may be large: fewer messages are taken at a time then, but so many at least.
+const LEAST_BATCH: usize = 20;
 
 /// A record kept back until its schema is known.
 pub(super) struct Kept {
@@ -27,6 +32,31 @@ pub(super) struct Kept {
     timestamp_ms: Option<i64>,
     key: Option<Vec<u8>>,
     value: Option<Vec<u8>>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        len(&self.key) + len(&self.value)
+    }
+}
+
+impl<P: Processor> Running<P> {
+    /// Processes a record, or keeps it behind those that wait.
+    fn take(
+        &mut self,
+        record: &SourceRecord<'_>,
+        lookup: &mut Lookup,
+        now_ms: i64,
+    ) -> Result<(), Failure> {
+        if !self.kept.is_empty() {
+            self.kept.push_back(keep(record));
+        } else if let Progress::NeedsSchema(id) = self.task.process(record, lookup, now_ms)? {
+            tracing::debug!(id, "records wait for a schema");
+            self.kept.push_back(keep(record));
+        }
+        Ok(())
+    }
 }
 
 impl<P: Processor> Worker<P> {
@@ -38,61 +68,90 @@ impl<P: Processor> Worker<P> {
             self.hear(outcome)?;
         }
         self.watch_committer()?;
+        if self.committing && self.is_full() {
+            // Back-pressure: the broker is slower than we are.
+            return self.hear_within(self.patience());
+        }
         let now_ms = now_ms();
         for running in self.tasks.values_mut() {
             running.task.fire_timers(now_ms).map_err(fatal)?;
         }
         self.offer_kept(now_ms)?;
         self.read(now_ms)?;
-        if !self.committing && self.last_cut.elapsed() >= self.settings.commit_interval {
+        let due = self.last_cut.elapsed() >= self.settings.commit_interval;
+        if !self.committing && (due || self.is_full()) {
             self.cut()?;
         }
         Ok(())
     }
 
+    fn pending(&self) -> Load {
+        self.tasks.values().map(|r| r.task.pending()).sum()
+    }
+
+    /// Has the epoch taken in as much as it may?
+    fn is_full(&self) -> bool {
+        !self.pending().is_within(Load {
+            records: MOST_RECORDS,
+            bytes: self.settings.epoch_bytes as u64,
+        })
+    }
+
+    /// How long to wait for something to do.
+    fn patience(&self) -> Duration {
+        let interval = self.settings.commit_interval;
+        let left = interval.saturating_sub(self.last_cut.elapsed());
+        left.clamp(Duration::from_millis(1), Duration::from_millis(10))
+    }
+
     fn read(&mut self, now_ms: i64) -> Result<(), Ended> {
-        let left = self
-            .settings
-            .commit_interval
-            .saturating_sub(self.last_cut.elapsed());
-        let timeout = left.clamp(Duration::from_millis(1), Duration::from_millis(10));
-        let pending: Load = self.tasks.values().map(|r| r.task.pending()).sum();
-        if self.committing && !pending.is_within(LARGEST_EPOCH) {
-            // Back-pressure: the broker is slower than we are.
-            return self.hear_within(timeout);
-        }
-        let batch = self.fetcher.next(timeout);
-        for fetched in batch.iter() {
-            match fetched {
-                Fetched::Record(partition, record) => {
-                    let Some(running) = self.tasks.get_mut(&partition) else {
-                        continue;
-                    };
-                    if !running.kept.is_empty() {
-                        running.kept.push_back(keep(&record));
-                        continue;
-                    }
-                    let progress = running
-                        .task
-                        .process(&record, &mut self.settings.lookup, now_ms);
-                    if let Progress::NeedsSchema(id) = progress.map_err(fatal)? {
-                        tracing::debug!(partition, id, "records wait for a schema");
-                        running.kept.push_back(keep(&record));
-                    }
+        let before = self.pending();
+        let batch = self.fetcher.next_few(self.patience(), self.batch);
+        for messages in batch.chunks(LOOK_AHEAD) {
+            for (partition, key) in messages.keys() {
+                if let Some(running) = self.tasks.get(&partition) {
+                    running.task.look_ahead(key);
                 }
-                Fetched::End(_) => {}
-                Fetched::Trouble(code, text) => tracing::debug!(?code, text, "source"),
+            }
+            for fetched in messages.iter() {
+                let (partition, record) = match fetched {
+                    Fetched::Record(partition, record) => (partition, record),
+                    Fetched::End(_) => continue,
+                    Fetched::Trouble(code, text) => {
+                        tracing::debug!(?code, text, "source");
+                        continue;
+                    }
+                };
+                if let Some(running) = self.tasks.get_mut(&partition) {
+                    let lookup = &mut self.settings.lookup;
+                    running.take(&record, lookup, now_ms).map_err(fatal)?;
+                }
             }
         }
         drop(batch);
+        let after = self.pending();
+        self.consumed.increment(after.records - before.records);
+        self.choose_batch(before, after);
         self.pace()
+    }
+
+    /// A batch adds little to an epoch, also when each record asks for a large object.
+    fn choose_batch(&mut self, before: Load, after: Load) {
+        let records = after.records.saturating_sub(before.records);
+        let bytes = after.bytes.saturating_sub(before.bytes);
+        if let Some(each) = bytes.checked_div(records) {
+            let fits = self.settings.epoch_bytes as u64 / 8 / each.max(1);
+            let fits = usize::try_from(fits).unwrap_or(BATCH);
+            self.batch = fits.clamp(LEAST_BATCH, BATCH);
+        }
     }
 
     /// A partition whose records wait is not fetched any further.
     fn pace(&mut self) -> Result<(), Ended> {
         let topic = &self.settings.names.reports;
         for (partition, running) in &self.tasks {
-            if running.kept.len() >= BATCH {
+            let bytes: usize = running.kept.iter().map(Kept::bytes).sum();
+            if running.kept.len() >= BATCH || bytes >= KEPT_BYTES {
                 self.fetcher
                     .set_paused(topic, *partition, true)
                     .map_err(|e| format!("pause partition {partition}: {e}"))?;

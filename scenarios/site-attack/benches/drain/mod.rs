@@ -13,6 +13,7 @@ use common::{
 use engine::{
     epoch::TaskEpoch,
     intake::{Limits, SourceRecord},
+    memory::Pool,
     scenario::{Codecs, Scenario as _, ScenarioProcessor, majority},
     store::{Shared, Store},
     task::{Progress, Schemas, Settings, Task},
@@ -64,6 +65,7 @@ impl Drain {
                 record_bytes: 1 << 20,
             },
             dead_letters: Encoder::new(parse(3, schema::DEAD_LETTER)),
+            objects: Pool::of(1 << 30),
         };
         let shared = Shared::in_memory().expect("an in-memory environment");
         let store = Store::open(&shared, Path::new("/bench"), "bench", 0).expect("a store");

@@ -1,0 +1,190 @@
+//! How the memory of a process is divided: one budget, a share for each part that grows with the work.
+//!
+//! Shares are bounds, not reservations: a part that has little to do takes little. What RocksDB, the
+//! cache of objects and restores hold is counted by the byte; what an epoch or librdkafka holds is
+//! bounded by what comes in, times what that was seen to cost.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+/// The least that an instance can work with, in MiB.
+pub const LEAST_MIB: usize = 96;
+
+/// Code, stacks, clients, metrics, and what the allocator has taken back but not given away.
+const FIXED: usize = 48 << 20;
+/// An epoch exists up to three times: it is filled while the one before is committed, and librdkafka
+/// has a copy of that.
+const EPOCHS: usize = 3;
+/// A message in librdkafka's queue takes so many times the bytes that librdkafka counts for it.
+const MESSAGE_OVERHEAD: usize = 4;
+/// A consumer whose queue is smaller than this starves.
+const LEAST_QUEUE: usize = 2 << 20;
+
+/// The shares of a budget, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// Block cache and memtables of all stores.
+    pub rocksdb: usize,
+    /// Objects in the caches of all tasks, and rows on their way into stores that are restored.
+    pub objects: usize,
+    /// One epoch of one worker: what it took in, and the rows that it changes.
+    pub epoch: usize,
+    /// The queue of one worker's consumer, as librdkafka counts it.
+    pub queue: usize,
+    /// The queue of the restorer's consumer, as librdkafka counts it.
+    pub restore_queue: usize,
+}
+
+impl Shares {
+    /// Divides `mib` MiB among the parts of an instance with `workers` workers. Less than
+    /// [`LEAST_MIB`] counts as that.
+    #[must_use]
+    pub fn of(mib: usize, workers: u32) -> Self {
+        let workers = usize::try_from(workers).unwrap_or(usize::MAX).max(1);
+        let budget = (mib.max(LEAST_MIB) << 20) - FIXED;
+        let percent = |percent: usize| budget / 100 * percent;
+        let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
+        Self {
+            rocksdb: percent(25),
+            objects: percent(40),
+            epoch: percent(21) / EPOCHS / workers,
+            queue: queue(percent(9) / workers),
+            restore_queue: queue(percent(5)),
+        }
+    }
+
+    /// All of it, with what is not shared out.
+    #[must_use]
+    pub fn total(&self, workers: usize) -> usize {
+        let epochs = self.epoch * EPOCHS * workers;
+        let queues = (self.queue * workers + self.restore_queue) * MESSAGE_OVERHEAD;
+        FIXED + self.rocksdb + self.objects + epochs + queues
+    }
+}
+
+/// What the caches of all tasks share with each other and with restores. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pool(Arc<Counts>);
+
+#[derive(Debug)]
+struct Counts {
+    most: usize,
+    /// In the caches.
+    cached: AtomicUsize,
+    caches: AtomicUsize,
+}
+
+impl Pool {
+    /// A pool of `most` bytes.
+    #[must_use]
+    pub fn of(most: usize) -> Self {
+        Self(Arc::new(Counts {
+            most,
+            cached: AtomicUsize::new(0),
+            caches: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Opens a cache.
+    #[must_use]
+    pub fn open(&self) -> Account {
+        self.0.caches.fetch_add(1, Ordering::Relaxed);
+        Account {
+            pool: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// What caches leave to rows on their way into stores: never less than an eighth, so that a restore
+    /// beside a busy task goes on.
+    #[must_use]
+    pub fn left(&self) -> usize {
+        let cached = self.0.cached.load(Ordering::Relaxed);
+        self.0.most.saturating_sub(cached).max(self.0.most / 8)
+    }
+}
+
+/// One cache's part of a [`Pool`]; given back when dropped.
+#[derive(Debug)]
+pub struct Account {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Account {
+    /// The cache holds so many bytes now.
+    pub fn set(&mut self, bytes: usize) {
+        let cached = &self.pool.0.cached;
+        if bytes >= self.bytes {
+            cached.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            cached.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+    }
+
+    /// What the cache may hold: what it has while there is room, and its even part of the pool if there
+    /// is none.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        let Counts {
+            most,
+            cached,
+            caches,
+        } = &*self.pool.0;
+        let room = most.saturating_sub(cached.load(Ordering::Relaxed));
+        let part = most / caches.load(Ordering::Relaxed).max(1);
+        part.max(if room > 0 { self.bytes } else { 0 })
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        self.set(0);
+        self.pool.0.caches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_within_the_budget() {
+        for mib in [LEAST_MIB, 128, 256, 1024, 65_536] {
+            for workers in [1_u32, 2, 8] {
+                let shares = Shares::of(mib, workers);
+                let total = shares.total(workers as usize);
+                // On a small budget with many workers, their queues are no smaller than they must be.
+                let floor = LEAST_QUEUE * MESSAGE_OVERHEAD * (workers as usize + 1);
+                assert!(
+                    total <= (mib << 20) + floor,
+                    "{mib} MiB, {workers}: {shares:?}"
+                );
+                assert!(
+                    total >= (mib << 20) / 10 * 9,
+                    "{mib} MiB, {workers}: {shares:?}"
+                );
+            }
+        }
+        assert_eq!(Shares::of(0, 0), Shares::of(LEAST_MIB, 1));
+    }
+
+    #[test]
+    fn caches_share_a_pool() {
+        let pool = Pool::of(800);
+        let mut a = pool.open();
+        let mut b = pool.open();
+        assert_eq!((a.most(), b.most(), pool.left()), (400, 400, 800));
+        // Room that the other leaves may be kept.
+        a.set(600);
+        assert_eq!((a.most(), b.most(), pool.left()), (600, 400, 200));
+        // Until the other needs it.
+        b.set(300);
+        assert_eq!((a.most(), b.most(), pool.left()), (400, 400, 100));
+        drop(a);
+        assert_eq!((b.most(), pool.left()), (800, 500));
+    }
+}
