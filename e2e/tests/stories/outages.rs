@@ -182,3 +182,44 @@ async fn a_topic_that_is_not_as_it_must_be_is_a_clear_error() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_while_it_joins_and_kafka_takes_no_writes() -> Result<()> {
+    const NO_WRITES: (&str, &str) = ("min.insync.replicas", "2");
+    let kafka = Kafka::start(KafkaOptions::default()).await?;
+    let servers = e2e::shared_servers().await?;
+    let app = Application::at("stop-heard", kafka.bootstrap(), servers.registry_url())?;
+    let mut service = app.state_service("a", &[("workers", "2")])?;
+    service.ready().await?;
+    service.kill().await?;
+
+    // A process with fewer workers fences the ids that it does not take over.
+    let topics = app.topics()?;
+    let transactions = "__transaction_state";
+    let compact = ("cleanup.policy", "compact");
+    topics
+        .configure(transactions, &[compact, NO_WRITES])
+        .await?;
+    let mut service = app.state_service("a", &[("workers", "1")])?;
+    let look = async || Ok(service.log().lines_with("not fenced yet").len());
+    until("it fences in vain", PATIENCE, look, |lines| *lines > 0).await?;
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    topics.configure(transactions, &[compact]).await?;
+
+    // And it waits for its own row to come back.
+    let instances = &topics.names().instances;
+    let large = ("max.message.bytes", "8388608");
+    topics
+        .configure(instances, &[compact, large, NO_WRITES])
+        .await?;
+    let mut service = app.state_service("a", &[("workers", "1")])?;
+    let api = service.api().await?;
+    let look = async || api.request(Method::GET, "/readyz", None).await;
+    until("it joins", PATIENCE, look, |answer| {
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        detail.contains("joining the application")
+    })
+    .await?;
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    Ok(())
+}
