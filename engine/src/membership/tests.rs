@@ -414,3 +414,25 @@ fn who_is_away_for_a_day_is_forgotten_unless_the_plan_names_it() {
         "nobody forgets itself"
     );
 }
+
+#[test]
+fn whoever_does_not_know_the_version_of_the_plan_stands_in_nobodys_way() {
+    // The versions of a and of the plan, and whether c leads when b, the leader, is gone.
+    for (of_a, of_plan, leads) in [
+        (VERSION, VERSION, false),
+        (VERSION - 1, VERSION, true),
+        (VERSION - 1, VERSION - 1, false),
+    ] {
+        let mut c = cluster("c", &[]);
+        let mut plan = cluster("b", &["c"]).next_plan(2).unwrap();
+        plan.version = of_plan;
+        c.on_plan(PlanRow::Known(Box::new(plan)));
+        for beat in 2..10 {
+            let mut old = row("a", beat);
+            old.version = of_a;
+            c.on_row("a", Some(old));
+            c.on_row("c", Some(row("c", beat)));
+        }
+        assert_eq!(c.should_take_lead(), leads, "{of_a} {of_plan}");
+    }
+}
