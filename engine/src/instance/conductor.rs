@@ -129,6 +129,7 @@ impl<P: Processor> Conductor<P> {
             closed_for: 0,
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
         };
         // The first row tells what is on the disk: the plan places partitions by that.
         while !stores.surveyed() {

@@ -19,7 +19,7 @@ mod tests;
 
 pub use assign::Rules;
 pub use rows::{
-    Assignment, InstanceId, Plan, PlanNumber, PlanRow, Row, Status, TaskRow, VERSION, Writer,
+    Assignment, InstanceId, Plan, PlanNumber, PlanRow, RestoreRow, Row, Status, TaskRow, VERSION, Writer,
 };
 
 /// How many of the observer's own beats may come back from the topic without one of the other's

@@ -41,6 +41,21 @@ pub struct Row {
     pub tasks: BTreeMap<u32, TaskRow>,
     /// The changelog position of every store on its disk, in use or not.
     pub stores: BTreeMap<u32, i64>,
+    /// Those of them that are on their way to the end of their changelog. For people: no plan looks at
+    /// it, and rows may lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restores: BTreeMap<u32, RestoreRow>,
+}
+
+/// A store on its way to the end of its changelog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRow {
+    /// Changelog records that it lacks; `None` before anybody knows.
+    pub remaining: Option<i64>,
+    /// How fast it comes forward.
+    pub records_per_second: u64,
+    /// How long that will take; `None` if nobody can tell.
+    pub seconds_left: Option<u64>,
 }
 
 /// Is an instance here to stay?
@@ -175,6 +190,7 @@ impl From<Envelope> for Row {
             closed_for: 0,
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
         }
     }
 }
@@ -240,5 +256,21 @@ mod tests {
         assert!(Row::read(row).is_err());
         assert!(PlanRow::read(br#"{"version":1,"number":41}"#).is_err());
         assert!(PlanRow::read(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn what_a_row_says_of_restores_may_be_missing() {
+        let json = r#"{"version":1,"incarnation":"x","beat":7,"endpoint":"http://b","rack":null,
+            "status":"present","transactional_ids":[],"closed_for":0,"tasks":{},"stores":{}}"#;
+        let mut row = Row::read(json.as_bytes()).unwrap();
+        assert!(row.restores.is_empty());
+        let restore = RestoreRow {
+            remaining: Some(9),
+            records_per_second: 3,
+            seconds_left: None,
+        };
+        row.restores.insert(4, restore);
+        let json = serde_json::to_vec(&row).unwrap();
+        assert_eq!(Row::read(&json).unwrap(), row);
     }
 }

@@ -23,6 +23,7 @@ fn row(instance: &str, beat: u64) -> Row {
         closed_for: 0,
         tasks: BTreeMap::new(),
         stores: BTreeMap::new(),
+        restores: BTreeMap::new(),
     }
 }
 
