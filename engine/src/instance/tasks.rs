@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Instant,
 };
@@ -93,8 +93,9 @@ impl<P: Processor> Conductor<P> {
     fn fence(&mut self, id: String, plan: PlanNumber) {
         let kafka = self.settings.kafka.clone();
         let report = self.happenings.clone();
+        let stopping = Arc::clone(&self.stopping);
         let spawned = thread::Builder::new().name("fence".into()).spawn(move || {
-            link::fence(&kafka, &id);
+            link::fence(&kafka, &id, || !stopping.load(Ordering::Acquire));
             drop(report.send(Happening::Fenced(id, plan)));
         });
         if let Err(error) = spawned {

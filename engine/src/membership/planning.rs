@@ -13,7 +13,7 @@ impl Cluster {
     /// those that are not does; but for those that do not know the version of the plan in force.
     #[must_use]
     pub fn should_take_lead(&self) -> bool {
-        if !self.is_announced() || self.newer.is_some() {
+        if !self.is_announced() || self.newer.is_some() || self.reset {
             return false;
         }
         if let Some(plan) = &self.plan
@@ -42,7 +42,7 @@ impl Cluster {
     /// As the leader: the next plan for `partitions`, if the one in force does not fit those present.
     #[must_use]
     pub fn next_plan(&self, partitions: u32) -> Option<Plan> {
-        if self.newer.is_some() {
+        if self.newer.is_some() || self.reset {
             return None;
         }
         let present = self.present();

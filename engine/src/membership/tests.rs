@@ -417,6 +417,30 @@ fn who_is_away_for_a_day_is_forgotten_unless_the_plan_names_it() {
 }
 
 #[test]
+fn a_plan_of_another_generation_is_a_reset_whatever_its_number() {
+    for number in [1, 2, 3] {
+        let mut a = cluster("a", &[]);
+        let mut plan = a.next_plan(2).unwrap();
+        plan.number = 2;
+        a.on_plan(PlanRow::Known(Box::new(plan.clone())));
+        let mut later = plan.clone();
+        later.number = 3;
+        a.on_plan(PlanRow::Known(Box::new(later)));
+        assert!(!a.is_reset(), "of the same generation");
+        assert_eq!(a.roles().len(), 2);
+
+        plan.number = number;
+        plan.generation = "b-1".into();
+        a.on_plan(PlanRow::Known(Box::new(plan)));
+        assert!(a.is_reset(), "plan {number}");
+        assert!(a.roles().is_empty(), "it owns nothing any more");
+        assert!(!a.should_take_lead());
+        a.on_row("c", Some(row("c", 1)));
+        assert_eq!(a.next_plan(2), None, "and plans nothing");
+    }
+}
+
+#[test]
 fn whoever_does_not_know_the_version_of_the_plan_stands_in_nobodys_way() {
     // The versions of a and of the plan, and whether c leads when b, the leader, is gone.
     for (of_a, of_plan, leads) in [
