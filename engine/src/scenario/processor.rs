@@ -130,8 +130,9 @@ impl<S: Scenario> ScenarioProcessor<S> {
                 return Ok(());
             }
         };
-        let held = entry.get();
-        if held.is_some_and(|object| !object.has_room(place, opinion.agent_id, record.value)) {
+        let nothing = Object::default();
+        let held = entry.get().unwrap_or(&nothing);
+        if !held.has_room(place, opinion.agent_id, record.value) {
             return Err(full(opinion.agent_id).into());
         }
         let object = entry.get_mut_or(Object::default);
