@@ -185,9 +185,8 @@ impl Cluster {
 
     /// A plan was read from `plans`.
     pub fn on_plan(&mut self, row: PlanRow) {
-        if let PlanRow::Known(plan) = &row
-            && let Some(known) = &self.plan
-            && known.generation != plan.generation
+        if let (Some(generation), Some(known)) = (row.generation(), &self.plan)
+            && known.generation != generation
         {
             // Numbers begin anew with a generation: they say nothing of which plan is in force.
             self.reset = true;
@@ -206,7 +205,9 @@ impl Cluster {
                 self.newer = None;
             }
             // What it says of this instance cannot be known, so this instance holds nothing.
-            PlanRow::Newer { version, number } => self.newer = Some((version, number)),
+            PlanRow::Newer {
+                version, number, ..
+            } => self.newer = Some((version, number)),
         }
     }
 

@@ -206,10 +206,21 @@ pub enum PlanRow {
         version: u32,
         /// Its number.
         number: PlanNumber,
+        /// Its generation, if it has one under this name.
+        generation: Option<String>,
     },
 }
 
 impl PlanRow {
+    /// Which generation it says it is of.
+    #[must_use]
+    pub fn generation(&self) -> Option<&str> {
+        match self {
+            Self::Known(plan) => Some(&plan.generation),
+            Self::Newer { generation, .. } => generation.as_deref(),
+        }
+    }
+
     /// Reads a plan.
     ///
     /// # Errors
@@ -219,10 +230,15 @@ impl PlanRow {
         struct Envelope {
             version: u32,
             number: PlanNumber,
+            generation: Option<String>,
         }
-        let Envelope { version, number } = serde_json::from_slice(json)?;
-        if version > VERSION {
-            return Ok(Self::Newer { version, number });
+        let envelope: Envelope = serde_json::from_slice(json)?;
+        if envelope.version > VERSION {
+            return Ok(Self::Newer {
+                version: envelope.version,
+                number: envelope.number,
+                generation: envelope.generation,
+            });
         }
         serde_json::from_slice(json).map(|plan| Self::Known(Box::new(plan)))
     }
@@ -241,12 +257,16 @@ mod tests {
         assert_eq!((row.version, row.beat, row.status), (2, 7, Status::Present));
         assert!(row.tasks.is_empty() && row.transactional_ids.is_empty());
 
-        let plan = br#"{"version":2,"number":41,"tasks":"something new"}"#;
-        let newer = PlanRow::Newer {
+        let plan = r#"{"version":2,"number":41,"tasks":"something new"}"#;
+        let newer = |generation| PlanRow::Newer {
             version: 2,
             number: 41,
+            generation,
         };
-        assert_eq!(PlanRow::read(plan).unwrap(), newer);
+        assert_eq!(PlanRow::read(plan.as_bytes()).unwrap(), newer(None));
+        let plan = plan.replace("\"tasks\"", "\"generation\":\"g\",\"tasks\"");
+        let read = PlanRow::read(plan.as_bytes()).unwrap();
+        assert_eq!(read, newer(Some("g".into())));
     }
 
     #[test]

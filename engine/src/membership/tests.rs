@@ -342,6 +342,7 @@ fn a_newer_plan_is_respected_by_holding_nothing() {
     a.on_plan(PlanRow::Newer {
         version: 2,
         number: 9,
+        generation: None,
     });
     assert!(a.roles().is_empty() && !a.should_take_lead());
     assert_eq!(
@@ -418,7 +419,7 @@ fn who_is_away_for_a_day_is_forgotten_unless_the_plan_names_it() {
 
 #[test]
 fn a_plan_of_another_generation_is_a_reset_whatever_its_number() {
-    for number in [1, 2, 3] {
+    for (number, of_this_version) in [(1, true), (2, true), (3, true), (1, false), (4, false)] {
         let mut a = cluster("a", &[]);
         let mut plan = a.next_plan(2).unwrap();
         plan.number = 2;
@@ -431,7 +432,14 @@ fn a_plan_of_another_generation_is_a_reset_whatever_its_number() {
 
         plan.number = number;
         plan.generation = "b-1".into();
-        a.on_plan(PlanRow::Known(Box::new(plan)));
+        a.on_plan(match of_this_version {
+            true => PlanRow::Known(Box::new(plan)),
+            false => PlanRow::Newer {
+                version: VERSION + 1,
+                number,
+                generation: Some(plan.generation),
+            },
+        });
         assert!(a.is_reset(), "plan {number}");
         assert!(a.roles().is_empty(), "it owns nothing any more");
         assert!(!a.should_take_lead());
