@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 
 use crate::report;
 
-const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("stuck-after", "5s")];
+const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("stuck-after", "10s")];
 const SITES: usize = 40;
 
 /// Instance `a` on a disk that can be broken, and `b` on a good one.
