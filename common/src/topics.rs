@@ -11,6 +11,16 @@ use rdkafka::{
     producer::{BaseProducer, Producer as _},
 };
 
+/// What a record that a service writes may have at most, with all that is around it. Brokers take about
+/// 1 MiB by default, which a dead letter of a record of that size, or the row of an object that very
+/// many report on, does not fit into. Managed clusters may not allow more than this.
+pub const LARGEST_RECORD_BYTES: usize = 8 << 20;
+
+/// The setting of a topic that takes [`LARGEST_RECORD_BYTES`].
+pub const LARGE_RECORDS: (&str, &str) = (MAX_MESSAGE_BYTES, "8388608");
+
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
 /// The topics of one application, named after its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
@@ -70,7 +80,8 @@ pub struct Spec {
     pub exact: bool,
     /// `cleanup.policy`: keep the last value per key, or everything for the retention time.
     pub compact: bool,
-    /// Further settings used when the topic is created.
+    /// Further settings used when the topic is created. An existing topic that takes smaller records
+    /// only than `max.message.bytes` says here is warned of.
     pub config: Vec<(&'static str, &'static str)>,
 }
 
@@ -102,7 +113,7 @@ pub async fn ensure(
             );
         }
         if existed {
-            check_policy(&admin, spec, &options, timeout).await?;
+            check_settings(&admin, spec, &options, timeout).await?;
         }
         counts.push(count);
     }
@@ -167,7 +178,7 @@ async fn partition_count(
     }
 }
 
-async fn check_policy(
+async fn check_settings(
     admin: &AdminClient<DefaultClientContext>,
     spec: &Spec,
     options: &AdminOptions,
@@ -176,42 +187,65 @@ async fn check_policy(
     let deadline = tokio::time::Instant::now() + timeout;
     // The broker that is asked may not have heard yet of a topic that somebody creates at this moment.
     let found = loop {
-        let found = cleanup_policy(admin, spec, options).await?;
-        if !found.is_empty() || tokio::time::Instant::now() > deadline {
+        let found = settings(admin, spec, options).await?;
+        if !found.policy.is_empty() || tokio::time::Instant::now() > deadline {
             break found;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let fits = found.split(',').any(|p| p == "compact") == spec.compact;
+    let fits = found.policy.split(',').any(|p| p == "compact") == spec.compact;
     if !fits {
         bail!(
-            "topic {} has cleanup.policy={found} and must have {}: set it with kafka-configs, \
+            "topic {} has cleanup.policy={} and must have {}: set it with kafka-configs, \
              or choose another application id",
             spec.name,
+            found.policy,
             policy(spec.compact)
+        );
+    }
+    if let Some(wanted) = too_small(&spec.config, found.max_message_bytes) {
+        tracing::warn!(
+            topic = spec.name,
+            "{MAX_MESSAGE_BYTES}={} is less than what may be written here: set it to {wanted} with \
+             kafka-configs; a larger record would end the service",
+            found.max_message_bytes.unwrap_or_default(),
         );
     }
     Ok(())
 }
 
-/// What the brokers say of a topic's `cleanup.policy`; empty if they say nothing.
-async fn cleanup_policy(
+/// What `max.message.bytes` should be, if an existing topic has less.
+fn too_small<'a>(config: &[(&str, &'a str)], found: Option<u64>) -> Option<&'a str> {
+    let mut config = config.iter();
+    let (_, wanted) = config.find(|(key, _)| *key == MAX_MESSAGE_BYTES)?;
+    let less = found? < wanted.parse().ok()?;
+    less.then_some(*wanted)
+}
+
+/// What the brokers say of a topic.
+#[derive(Default)]
+struct Settings {
+    /// `cleanup.policy`; empty if they say nothing.
+    policy: String,
+    max_message_bytes: Option<u64>,
+}
+
+async fn settings(
     admin: &AdminClient<DefaultClientContext>,
     spec: &Spec,
     options: &AdminOptions,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Settings> {
     let described = admin
         .describe_configs(&[ResourceSpecifier::Topic(&spec.name)], options)
         .await
         .with_context(|| format!("cannot read the settings of topic {}", spec.name))?;
-    let mut found = String::new();
+    let mut found = Settings::default();
     for resource in described {
         let resource =
             resource.map_err(|code| anyhow::anyhow!("settings of topic {}: {code}", spec.name))?;
-        let entry = resource.get("cleanup.policy");
-        found = entry
-            .and_then(|entry| entry.value.clone())
-            .unwrap_or_default();
+        let value = |key| resource.get(key).and_then(|entry| entry.value.clone());
+        found.policy = value("cleanup.policy").unwrap_or_default();
+        found.max_message_bytes = value(MAX_MESSAGE_BYTES).and_then(|bytes| bytes.parse().ok());
     }
     Ok(found)
 }
@@ -251,4 +285,25 @@ pub async fn wait_for(kafka: &ClientConfig, name: &str) -> anyhow::Result<()> {
 
 fn policy(compact: bool) -> &'static str {
     if compact { "compact" } else { "delete" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_that_takes_less_than_may_be_written_is_found() {
+        let other = ("retention.ms", "1");
+        let bytes = LARGEST_RECORD_BYTES as u64;
+        let cases = [
+            (vec![], Some(1), None),
+            (vec![other], Some(1), None),
+            (vec![other, LARGE_RECORDS], Some(bytes), None),
+            (vec![LARGE_RECORDS], Some(bytes - 1), Some(LARGE_RECORDS.1)),
+            (vec![LARGE_RECORDS], None, None),
+        ];
+        for (config, found, expected) in cases {
+            assert_eq!(too_small(&config, found), expected, "{config:?} {found:?}");
+        }
+    }
 }

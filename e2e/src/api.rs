@@ -1,5 +1,6 @@
 //! The REST API as a user of it sees it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -119,6 +120,19 @@ pub struct Instance {
     pub rack: Option<String>,
     /// Is it here?
     pub present: bool,
+    /// Its stores that are not complete yet, by partition.
+    pub restores: BTreeMap<u32, Restore>,
+}
+
+/// A store on its way to the end of the changelog.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Restore {
+    /// Changelog records that it lacks; `None` before anybody knows.
+    pub remaining: Option<i64>,
+    /// How fast it comes forward.
+    pub records_per_second: u64,
+    /// How long it will take; `None` if nobody can tell.
+    pub seconds_left: Option<u64>,
 }
 
 /// A partition of the cluster.

@@ -9,6 +9,8 @@ use common::registry::{self, Registry};
 use common::schema::{self, DeadLetter, SiteAttackReport, State};
 use common::topics::Names;
 use common::{kafka, wire};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
@@ -98,6 +100,22 @@ impl Topics {
             .with_context(|| format!("{topic} has no partition {partition}"))?;
         // Brokers are numbered from 1.
         usize::try_from(leader - 1).with_context(|| format!("{topic}/{partition} has no leader"))
+    }
+
+    /// Gives a topic these settings, as an operator can; all others get the brokers' defaults.
+    ///
+    /// # Errors
+    /// The brokers refuse it.
+    pub async fn configure(&self, topic: &str, settings: &[(&str, &str)]) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client("e2e").create()?;
+        let wanted = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        let wanted = settings
+            .iter()
+            .fold(wanted, |all, (key, value)| all.set(key, value));
+        for result in admin.alter_configs([&wanted], &AdminOptions::new()).await? {
+            result.map_err(|(_, code)| anyhow::anyhow!("settings of {topic}: {code}"))?;
+        }
+        Ok(())
     }
 
     /// Writes a record of any bytes, to this partition or the one of the key. Returns partition and offset.

@@ -28,7 +28,8 @@ use crate::{
 
 mod way;
 
-pub use way::{Way, classify, way};
+use way::Refusals;
+pub use way::{Way, classify, undelivered, way};
 
 /// How long one call to the broker may take before it is made again.
 const CALL: Duration = Duration::from_secs(3);
@@ -74,7 +75,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
-    /// It is committed, but a store cannot take it, and trying again would not help.
+    /// Trying again would not help: it is committed, but a store cannot take it; or it is not, because
+    /// Kafka has refused it again and again.
     Failed(String),
 }
 
@@ -128,6 +130,7 @@ pub struct Committer {
     topics: Topics,
     settings: Settings,
     tie: Tie,
+    refusals: Refusals,
 }
 
 impl Committer {
@@ -160,6 +163,7 @@ impl Committer {
             },
             settings,
             tie: Tie::default(),
+            refusals: Refusals::default(),
         })
     }
 
@@ -210,8 +214,15 @@ impl Committer {
     fn commit(&mut self, epoch: &Epoch) -> Outcome {
         let started = Instant::now();
         let outcome = match self.transaction(epoch) {
-            Ok(()) => self.store(epoch),
+            Ok(()) => {
+                self.refusals.committed();
+                self.store(epoch)
+            }
             Err((Way::Abort, why)) => self.abort(why),
+            Err((Way::Refused, why)) => match (self.refusals.refused(&why), self.abort(why)) {
+                (Some(why), Outcome::Aborted(_)) => Outcome::Failed(why),
+                (_, aborted) => aborted,
+            },
             Err((_, why)) => Outcome::Lost(why),
         };
         metrics::histogram!("commit_seconds").record(started.elapsed());
@@ -302,7 +313,10 @@ impl Committer {
             self.producer.serve(LOOK_UP);
         }
         match self.producer.failed() {
-            Some(error) => Err((Way::Abort, format!("a record was not delivered: {error}"))),
+            Some(error) => Err((
+                undelivered(error),
+                format!("a record was not delivered: {error}"),
+            )),
             None => Ok(()),
         }
     }

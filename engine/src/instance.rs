@@ -1,7 +1,11 @@
 //! An instance: its share of the application's work, from joining to leaving.
 
 use std::{
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::Duration,
 };
@@ -26,10 +30,17 @@ use crate::{
 
 mod conductor;
 mod lead;
+mod leaving;
+mod listening;
+mod lookout;
 mod tasks;
 mod view;
 
 use conductor::Conductor;
+
+/// The longest that its conductor waits for one thing, to leave in order for one. After that and the
+/// time for others it is taken to be stuck.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// What an instance is made of.
 pub struct Settings<P> {
@@ -73,6 +84,7 @@ pub struct Settings<P> {
 pub struct Instance {
     query: Query,
     happenings: mpsc::Sender<Happening>,
+    stopping: Arc<AtomicBool>,
     ended: watch::Receiver<Option<String>>,
 }
 
@@ -96,7 +108,16 @@ impl Instance {
             view: viewed,
             tasks: Arc::clone(&tasks),
         };
-        let conductor = Conductor::new(settings, happenings.clone(), view, tasks)?;
+        let stopping = Arc::<AtomicBool>::default();
+        let asked = Arc::clone(&stopping);
+        let limit = settings.stuck_after + LONGEST_WAIT;
+        let conductor = Conductor::new(settings, happenings.clone(), view, tasks, asked)?;
+        let (alive, gone) = mpsc::channel();
+        let stuck = end.clone();
+        lookout::start(conductor.pulse(), limit, gone, move |why| {
+            // The process ends with its reason, and its beats with it.
+            stuck.send_replace(Some(why));
+        })?;
         thread::Builder::new()
             .name("instance".into())
             .spawn(move || {
@@ -105,11 +126,13 @@ impl Instance {
                     Err(error) => format!("{error:#}"),
                 };
                 end.send_replace(Some(why));
+                drop(alive);
             })
             .context("thread")?;
         Ok(Self {
             query,
             happenings,
+            stopping,
             ended,
         })
     }
@@ -138,6 +161,8 @@ impl Instance {
     /// # Errors
     /// With the reason, when it had ended before.
     pub async fn stop(self) -> anyhow::Result<()> {
+        // Who waits for Kafka looks at this one; everybody else is told in turn.
+        self.stopping.store(true, Ordering::Release);
         // The thread may have ended already; `ended` knows why.
         drop(self.happenings.send(Happening::Stop));
         self.ended().await

@@ -58,7 +58,9 @@ pub fn inspect<'a>(
         Err(detail) => return Intake::Reject(Rejected::new(Reason::InvalidObjectId, detail)),
     };
     let right = partition_of(key, partitions);
-    if right != partition {
+    // One that is too large would be rejected there; here is where it is sure to be written.
+    let large = record.value.is_some_and(|v| v.len() > limits.record_bytes);
+    if right != partition && !large {
         return Intake::Misrouted { partition: right };
     }
     match check_value(record.value, limits.record_bytes) {
@@ -169,5 +171,18 @@ mod tests {
             inspect(&record, right, 12, LIMITS),
             Intake::Process { schema_id: 7, .. }
         ));
+        let large = SourceRecord {
+            value: Some(&[0; 17]),
+            ..record
+        };
+        for partition in [right, wrong] {
+            assert!(matches!(
+                inspect(&large, partition, 12, LIMITS),
+                Intake::Reject(Rejected {
+                    reason: Reason::TooLarge,
+                    ..
+                })
+            ));
+        }
     }
 }

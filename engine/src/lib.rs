@@ -7,6 +7,7 @@
 
 pub mod commit;
 pub mod config;
+mod dead_letter;
 pub mod digest;
 pub mod epoch;
 mod events;

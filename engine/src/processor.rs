@@ -134,6 +134,8 @@ pub enum Reason {
     FromTheFuture,
     /// Larger than a record may be.
     TooLarge,
+    /// Its object would become larger than a row may be.
+    ObjectTooLarge,
 }
 
 impl Reason {
@@ -152,6 +154,7 @@ impl Reason {
             Self::KeyMismatch => "key-mismatch",
             Self::FromTheFuture => "from-the-future",
             Self::TooLarge => "too-large",
+            Self::ObjectTooLarge => "object-too-large",
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
-    membership::{InstanceId, PlanNumber},
+    membership::{InstanceId, PlanNumber, RestoreRow},
     restore::Standing,
     store::Store,
 };
@@ -64,6 +64,8 @@ pub struct InstanceView {
     pub rack: Option<String>,
     /// Is it here, as far as the log tells?
     pub present: bool,
+    /// Its stores that are not complete, by partition, as of its last beat.
+    pub restores: BTreeMap<u32, RestoreRow>,
 }
 
 /// A partition.

@@ -120,7 +120,7 @@ fn listen(target: &Target, names: &Names) -> anyhow::Result<Rows> {
     let mut rows = Rows::default();
     let client_id = format!("{}-reset", target.application_id);
     let mut link = Link::new(&target.kafka, names, &client_id)?;
-    link.read_to_end(CALL, &mut |news| {
+    link.read_to_end(CALL, &|| true, &mut |news| {
         if let News::Row(id, Some(row)) = news {
             rows.all.insert(id, row);
         }
@@ -194,7 +194,7 @@ pub async fn execute(target: &Target, survey: &Survey) -> anyhow::Result<()> {
     let kafka = target.kafka.clone();
     let mut ids = survey.transactional_ids.clone();
     ids.push(link::leader_id(&target.application_id));
-    tokio::task::spawn_blocking(move || ids.iter().for_each(|id| link::fence(&kafka, id)))
+    tokio::task::spawn_blocking(move || ids.iter().for_each(|id| link::fence(&kafka, id, || true)))
         .await
         .context("fencing")?;
     let admin: AdminClient<DefaultClientContext> = target

@@ -11,6 +11,7 @@ use common::{
 };
 
 use crate::{
+    dead_letter,
     digest::{self, Digest},
     epoch::{Destination, Output, Rows, TaskEpoch},
     intake::{self, Intake, Limits, SourceRecord},
@@ -300,17 +301,8 @@ impl<P: Processor> Task<P> {
     ) -> Result<(), Failure> {
         let reason = rejected.reason;
         metrics::counter!("dead_letters_total", "reason" => reason.name()).increment(1);
-        let letter = DeadLetter {
-            topic: self.settings.source_topic.to_string(),
-            partition: i32::try_from(self.partition).unwrap_or(i32::MAX),
-            offset: record.offset,
-            timestamp_ms: record.timestamp_ms,
-            reason: reason.name().to_owned(),
-            detail: rejected.detail,
-            key: record.key.map(<[u8]>::to_vec),
-            value: record.value.map(<[u8]>::to_vec),
-            failed_at_ms: now_ms,
-        };
+        let topic = &self.settings.source_topic;
+        let letter = dead_letter::letter(topic, self.partition, record, rejected, now_ms);
         let value = self
             .settings
             .dead_letters

@@ -41,7 +41,7 @@ impl DeadLetters {
             partitions: 1,
             exact: false,
             compact: false,
-            config: Vec::new(),
+            config: vec![topics::LARGE_RECORDS],
         };
         let timeout = Duration::from_secs(30);
         topics::ensure(&kafka, &[spec], config.replication_factor, timeout).await?;

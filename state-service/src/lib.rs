@@ -11,7 +11,7 @@ use common::{
     schema,
     shutdown::{self, Shutdown},
     telemetry,
-    topics::{self, Names, Spec},
+    topics::{self, LARGE_RECORDS, Names, Spec},
 };
 use engine::{
     identity,
@@ -206,7 +206,13 @@ async fn ensure_topics<S: Scenario>(
     let kafka = config
         .kafka
         .client(&format!("{}-admin", config.application_id()));
-    let source = [spec(&names.reports, settings.partitions, false, false)];
+    let source = [spec(
+        &names.reports,
+        settings.partitions,
+        false,
+        false,
+        Vec::new(),
+    )];
     let replication = settings.replication_factor;
     loop {
         let error = match try_topics(&kafka, &source, names, replication).await {
@@ -245,22 +251,31 @@ async fn try_topics(
     let counts = topics::ensure(kafka, source, replication, timeout).await?;
     let partitions = counts.first().copied().context("the source topic")?;
     let others = [
-        spec(&names.states, partitions, true, true),
-        spec(&names.changelog, partitions, true, true),
-        spec(&names.dead_letters, partitions, false, false),
-        spec(&names.instances, 1, true, true),
-        spec(&names.plans, 1, true, true),
+        (&names.states, partitions, true, true),
+        (&names.changelog, partitions, true, true),
+        (&names.dead_letters, partitions, false, false),
+        (&names.instances, 1, true, true),
+        (&names.plans, 1, true, true),
     ];
+    let others = others.map(|(name, partitions, exact, compact)| {
+        spec(name, partitions, exact, compact, vec![LARGE_RECORDS])
+    });
     topics::ensure(kafka, &others, replication, timeout).await?;
     Ok(partitions)
 }
 
-fn spec(name: &str, partitions: u32, exact: bool, compact: bool) -> Spec {
+fn spec(
+    name: &str,
+    partitions: u32,
+    exact: bool,
+    compact: bool,
+    config: Vec<(&'static str, &'static str)>,
+) -> Spec {
     Spec {
         name: name.to_owned(),
         partitions,
         exact,
         compact,
-        config: Vec::new(),
+        config,
     }
 }

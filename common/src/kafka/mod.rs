@@ -14,6 +14,8 @@ use rdkafka::{
     producer::{BaseProducer, ProducerContext},
 };
 
+use crate::topics::LARGEST_RECORD_BYTES;
+
 /// How to reach Kafka.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Kafka")]
@@ -152,7 +154,7 @@ impl std::fmt::Debug for Setting {
 }
 
 /// What exactly-once and the design itself decide.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "group.id",
     "transactional.id",
     "isolation.level",
@@ -161,6 +163,7 @@ const RESERVED: [&str; 9] = [
     "enable.idempotence",
     "auto.offset.reset",
     "partitioner",
+    "message.max.bytes",
     "bootstrap.servers",
 ];
 
@@ -197,13 +200,15 @@ impl Args {
         config
     }
 
-    /// Settings of an idempotent producer that chooses partitions as Java's does.
+    /// Settings of an idempotent producer that chooses partitions as Java's does. What it may write
+    /// is bounded by the topics.
     #[must_use]
     pub fn producer(&self, client_id: &str) -> ClientConfig {
         let mut config = self.client(client_id);
         config
             .set("enable.idempotence", "true")
-            .set("partitioner", "murmur2_random");
+            .set("partitioner", "murmur2_random")
+            .set("message.max.bytes", LARGEST_RECORD_BYTES.to_string());
         config
     }
 }

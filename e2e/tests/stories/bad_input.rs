@@ -170,3 +170,96 @@ async fn a_record_on_the_wrong_partition_is_sent_to_the_right_one() -> Result<()
     })
     .await
 }
+
+/// What brokers take at most by default, but for the frame around a record.
+const NEARLY_A_MEGABYTE: usize = 1_040_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_as_large_as_brokers_take_becomes_a_dead_letter_as_it_is() -> Result<()> {
+    story("huge", async |app| {
+        let service = app.state_service("a", &[("quorum", "1")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        let reports = topics.names().reports.clone();
+        let value: Vec<u8> = (0..=250).cycle().take(NEARLY_A_MEGABYTE).collect();
+        let at = topics
+            .produce(&reports, None, Some(SITE.as_bytes()), Some(&value))
+            .await?;
+        topics.report(&report(SITE, "waf-1", Clear, 1)).await?;
+        let api = service.api().await?;
+        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+        until("the partition goes on", PATIENCE, look, |v| {
+            v.as_deref() == Some("CLEAR")
+        })
+        .await?;
+        let letters = topics.dead_letters().await?;
+        ensure!(letters.len() == 1, "{} dead letters", letters.len());
+        let letter = &letters[0];
+        ensure!((letter.partition, letter.offset) == at);
+        ensure!(letter.reason == "too-large", "{}", letter.reason);
+        ensure!(letter.value == Some(value), "the original bytes are kept");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_grows_beyond_a_megabyte_and_not_beyond_what_a_row_may_be() -> Result<()> {
+    story("grown-object", async |app| {
+        const AGENTS: usize = 30;
+        let mut service = app.state_service("a", &[("quorum", "1"), ("freshness", "1h")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        let large = |agent: usize, sequence| common::schema::SiteAttackReport {
+            detail: Some("x".repeat(200_000)),
+            ..report(SITE, &format!("waf-{agent:02}"), Clear, sequence)
+        };
+        for agent in 0..AGENTS {
+            topics.report(&large(agent, 1)).await?;
+        }
+        // An agent that is in takes no more room with its next report.
+        topics.report(&large(0, 2)).await?;
+        let api = service.api().await?;
+        let look = async || {
+            let first = api.reports(SITE).await?.into_iter().next();
+            Ok(first.map(|report| report.report["sequence"].to_string()))
+        };
+        until("the last report counts", PATIENCE, look, |sequence| {
+            sequence.as_deref() == Some("2")
+        })
+        .await?;
+
+        let kept = api.reports(SITE).await?.len();
+        ensure!(
+            kept > 10,
+            "{kept} reports are no more than a megabyte or two"
+        );
+        let letters = topics.dead_letters().await?;
+        ensure!(kept + letters.len() == AGENTS, "{kept}, {}", letters.len());
+        ensure!(!letters.is_empty(), "30 of them are more than a row may be");
+        for letter in letters {
+            ensure!(letter.reason == "object-too-large", "{}", letter.reason);
+        }
+        // Another object of the partition is as welcome as ever.
+        topics
+            .report(&report("b.example.com", "waf-1", Clear, 1))
+            .await?;
+        let counts = async |api: &e2e::Api| {
+            let look = async || Ok(api.get("b.example.com").await?.map(|s| s.verdict));
+            let clear = |v: &Option<String>| v.as_deref() == Some("CLEAR");
+            until("it counts", PATIENCE, look, clear).await
+        };
+        counts(&api).await?;
+
+        // And so large a row can be read again.
+        service.kill().await?;
+        std::fs::remove_dir_all(app.state_dir("a"))?;
+        service.restart().await?;
+        service.ready().await?;
+        let api = service.api().await?;
+        counts(&api).await?;
+        ensure!(api.reports(SITE).await?.len() == kept);
+        Ok(())
+    })
+    .await
+}

@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
 use devkit::disk::Disk;
 use e2e::{Api, Application, PATIENCE, Service, api::Cluster, eventually, story, until};
+use reqwest::{Method, StatusCode};
 
 use crate::report;
 
-const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("stuck-after", "5s")];
+const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("stuck-after", "10s")];
 const SITES: usize = 40;
 
 /// Instance `a` on a disk that can be broken, and `b` on a good one.
@@ -101,6 +102,14 @@ async fn on_a_disk_that_does_not_answer_it_ends_and_others_go_on() -> Result<()>
         round(app, &api, 1).await?;
         disk.slow(Duration::from_mins(10))?;
         round(app, &api, 2).await?;
+        // Who looks after processes is told before this one ends by itself.
+        let stuck = a.api().await?;
+        let look = async || stuck.request(Method::GET, "/livez", None).await;
+        until("a is not alive", PATIENCE * 3, look, |answer| {
+            let detail = answer.body["detail"].as_str().unwrap_or_default();
+            answer.status == StatusCode::SERVICE_UNAVAILABLE && detail.contains("no sign of life")
+        })
+        .await?;
         let code = ends(&mut a).await?;
         ensure!(code == 1, "exit code {code}");
         let log = a.log().text();

@@ -1,8 +1,8 @@
 //! What operators do by mistake: it is found, named, and harms nothing.
 
 use anyhow::{Context as _, Result, ensure};
-use common::schema::SiteAttackVerdict::Clear;
-use e2e::{PATIENCE, eventually, story, until};
+use common::schema::SiteAttackVerdict::{self, Clear, UnderAttack};
+use e2e::{Application, PATIENCE, Topics, eventually, story, until};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions},
@@ -108,20 +108,7 @@ async fn a_reset_waits_for_its_order_and_for_everybody_to_leave() -> Result<()> 
         let api = service.api().await?;
         until("all count", PATIENCE, || listed(&api), |n| *n == 20).await?;
 
-        let state = app.folder().join("a.state").display().to_string();
-        let reset = async |more: &[&str]| {
-            let mut command = tokio::process::Command::new(e2e::binary("state-service")?);
-            command
-                .args(["reset", "--bootstrap-servers", app.bootstrap()])
-                .args(["--application-id", app.id(), "--state-dir", &state])
-                .args(more);
-            let output = command.output().await?;
-            let both = [output.stdout, output.stderr].concat();
-            anyhow::Ok((
-                output.status.code(),
-                String::from_utf8_lossy(&both).into_owned(),
-            ))
-        };
+        let reset = async |more: &[&str]| reset(app, "a", more).await;
         let (code, said) = reset(&["--execute"]).await?;
         ensure!(code == Some(1) && said.contains("a still runs"), "{said}");
         ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
@@ -150,6 +137,148 @@ async fn a_reset_waits_for_its_order_and_for_everybody_to_leave() -> Result<()> 
         until("all count", PATIENCE, || listed(&api), |n| *n == 20).await?;
         let again = service.metrics().await?.sum("records_processed_total", &[]);
         ensure!((again - 20.0).abs() < 0.5, "{again} reports were processed");
+        Ok(())
+    })
+    .await
+}
+
+/// `state-service reset` beside the stores of an instance: its exit code, and what it says.
+async fn reset(app: &Application, name: &str, more: &[&str]) -> Result<(Option<i32>, String)> {
+    let mut command = tokio::process::Command::new(e2e::binary("state-service")?);
+    command
+        .args(["reset", "--bootstrap-servers", app.bootstrap()])
+        .args(["--application-id", app.id(), "--state-dir"])
+        .arg(app.state_dir(name))
+        .args(more);
+    let output = command.output().await?;
+    let both = [output.stdout, output.stderr].concat();
+    Ok((
+        output.status.code(),
+        String::from_utf8_lossy(&both).into_owned(),
+    ))
+}
+
+/// The sites of a story.
+fn sites() -> impl Iterator<Item = String> {
+    (0..20).map(|i| format!("site-{i:04}.example.com"))
+}
+
+async fn all_report(topics: &Topics, verdict: SiteAttackVerdict, sequence: i64) -> Result<()> {
+    for site in sites() {
+        topics
+            .report(&report(&site, "waf-1", verdict, sequence))
+            .await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Result<()> {
+    story("frozen", async |app| {
+        let flags = [("quorum", "1"), ("freshness", "1h")];
+        let mut frozen = app.state_service("a", &flags)?;
+        frozen.ready().await?;
+        let topics = app.topics()?;
+        let at_version = async |api: &e2e::Api, version: i64| {
+            let objects = api.list("").await?.objects;
+            Ok(objects.iter().filter(|o| o.version == version).count())
+        };
+        all_report(&topics, Clear, 1).await?;
+        let api = frozen.api().await?;
+        until("all count", PATIENCE, || at_version(&api, 1), |n| *n == 20).await?;
+        frozen.pause()?;
+        let (code, said) = reset(app, "b", &["--execute"]).await?;
+        ensure!(code == Some(0) && said.contains("done"), "{said}");
+
+        let other = app.state_service("b", &flags)?;
+        other.ready().await?;
+        let api = other.api().await?;
+        until("all again", PATIENCE, || at_version(&api, 1), |n| *n == 20).await?;
+        frozen.resume()?;
+        all_report(&topics, UnderAttack, 2).await?;
+        let code = eventually("it has ended", PATIENCE, async || {
+            frozen.ended()?.context("it runs")
+        })
+        .await?;
+        ensure!(code == 1, "exit code {code}");
+        let log = frozen.log().text();
+        ensure!(log.contains("has been reset"), "{log}");
+        until(
+            "all changed",
+            PATIENCE,
+            || at_version(&api, 2),
+            |n| *n == 20,
+        )
+        .await?;
+
+        // Its stores are of a changelog that is gone: it takes its share from nothing.
+        frozen.restart().await?;
+        frozen.ready().await?;
+        let look = async || api.cluster().await;
+        until("it has its share", PATIENCE, look, |c| {
+            c.running_at("a") > 0 && c.running_at("b") > 0
+        })
+        .await?;
+        all_report(&topics, Clear, 3).await?;
+        until(
+            "all changed",
+            PATIENCE,
+            || at_version(&api, 3),
+            |n| *n == 20,
+        )
+        .await?;
+        for site in sites() {
+            let states = topics.states_of(&site).await?.into_iter();
+            let versions: Vec<i64> = states.flatten().map(|s| s.version).collect();
+            ensure!(versions == [1, 1, 2, 3], "{site}: {versions:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_refuses_what_must_be_written_ends_the_instance_with_the_reason() -> Result<()>
+{
+    story("refused", async |app| {
+        let mut service = app.state_service("a", &[("quorum", "1")])?;
+        service.ready().await?;
+        let topics = app.topics()?;
+        let states = topics.names().states.clone();
+        let compact = ("cleanup.policy", "compact");
+        topics
+            .configure(&states, &[compact, ("max.message.bytes", "100")])
+            .await?;
+        topics.report(&report(SITE, "waf-1", Clear, 1)).await?;
+        let code = eventually("it has ended", PATIENCE, async || {
+            service.ended()?.context("it runs")
+        })
+        .await?;
+        ensure!(code == 1, "exit code {code}");
+        let log = service.log().text();
+        ensure!(log.contains("5 times in a row"), "{log}");
+
+        // Started again, it looks first.
+        service.restart().await?;
+        let code = eventually("it has ended", PATIENCE, async || {
+            service.ended()?.context("it runs")
+        })
+        .await?;
+        ensure!(code == 1, "exit code {code}");
+        let log = service.log().text();
+        ensure!(log.contains("max.message.bytes=100"), "{log}");
+
+        topics
+            .configure(&states, &[compact, ("max.message.bytes", "8388608")])
+            .await?;
+        service.restart().await?;
+        service.ready().await?;
+        let api = service.api().await?;
+        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+        until("the report counts", PATIENCE, look, |v| {
+            v.as_deref() == Some("CLEAR")
+        })
+        .await?;
         Ok(())
     })
     .await

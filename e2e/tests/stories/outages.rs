@@ -182,3 +182,44 @@ async fn a_topic_that_is_not_as_it_must_be_is_a_clear_error() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_heard_while_it_joins_and_kafka_is_away() -> Result<()> {
+    // A topic that takes nothing keeps the instance where it is, until the broker is gone as well.
+    const NOTHING: (&str, &str) = ("max.message.bytes", "1");
+    const COMPACT: (&str, &str) = ("cleanup.policy", "compact");
+    let kafka = Kafka::start(KafkaOptions::default()).await?;
+    let servers = e2e::shared_servers().await?;
+    let app = Application::at("stop-heard", kafka.bootstrap(), servers.registry_url())?;
+    let mut service = app.state_service("a", &[("workers", "2")])?;
+    service.ready().await?;
+    service.kill().await?;
+
+    // A process with fewer workers fences the ids that it does not take over.
+    let topics = app.topics()?;
+    let transactions = "__transaction_state";
+    topics.configure(transactions, &[COMPACT, NOTHING]).await?;
+    let mut service = app.state_service("a", &[("workers", "1")])?;
+    let look = async || Ok(service.log().lines_with("not fenced yet").len());
+    until("it fences in vain", PATIENCE, look, |lines| *lines > 0).await?;
+    kafka.pause_broker(0).await?;
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    kafka.resume_broker(0).await?;
+    topics.configure(transactions, &[COMPACT]).await?;
+
+    // And it waits for its own row to come back.
+    let instances = &topics.names().instances;
+    topics.configure(instances, &[COMPACT, NOTHING]).await?;
+    let mut service = app.state_service("a", &[("workers", "1")])?;
+    let api = service.api().await?;
+    let look = async || api.request(Method::GET, "/readyz", None).await;
+    until("it joins", PATIENCE, look, |answer| {
+        let detail = answer.body["detail"].as_str().unwrap_or_default();
+        detail.contains("joining the application")
+    })
+    .await?;
+    kafka.pause_broker(0).await?;
+    ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
+    kafka.resume_broker(0).await?;
+    Ok(())
+}

@@ -293,6 +293,18 @@ async fn tasks_go_on_while_another_store_is_restored_from_nothing() -> Result<()
         let look = async || Ok(states(&api, standing.iter().copied()).await?);
         let changed = |now: &BTreeMap<String, State>| now.iter().all(|(id, s)| *s != before[id]);
         until("a's tasks go on", PATIENCE, look, changed).await?;
+        // Whoever is asked tells how far b is, and how long it will take.
+        let look = async || api.cluster().await;
+        let known = until("a knows how fast b is", PATIENCE, look, |cluster| {
+            let b = cluster.instances.iter().find(|i| i.id == "b");
+            let mut restores = b.into_iter().flat_map(|b| b.restores.values());
+            restores.any(|r| r.records_per_second > 0 && r.seconds_left.is_some())
+        })
+        .await?;
+        ensure!(known.instance == "a");
+        let metrics = b.metrics().await?;
+        ensure!(metrics.sum("restore_records_per_second", &[]) > 0.5);
+        ensure!(metrics.text().contains("restore_left_seconds{"));
         let look = async || Ok(b.metrics().await?.sum("restore_tables_total", &[]));
         until("b takes in tables", PATIENCE, look, |n| *n > 0.5).await?;
         ensure!(b.log().lines_with(" restored ").is_empty());

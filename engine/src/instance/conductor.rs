@@ -14,26 +14,22 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{Happening, Settings, lead::Lead};
+use super::{Happening, Settings, lead::Lead, listening::read_to_end};
 use crate::{
     epoch::TaskEpoch,
-    guard::{self, Findings},
+    guard,
     membership::{
-        Cluster, PlanNumber, Row, Status, VERSION,
+        Cluster, Row, Status, VERSION,
         holdings::Holdings,
-        link::{self, Beats, Link, News, Seat},
+        link::{self, Beats, Link, Seat},
     },
     processor::Processor,
     query::{LocalTask, View},
     restore::{self, Job, Stores},
     watchdog::{Pulse, Watchdog},
-    worker::{self, Report, Workers},
+    worker::{self, Workers},
 };
 
-/// How long to wait for the ends of the membership topics before saying so and trying again.
-const READ_TO_END: Duration = Duration::from_secs(10);
-/// How long a graceful stop may take before the process goes anyway; nothing is lost by that.
-const STOP_WITHIN: Duration = Duration::from_secs(10);
 /// Pause before a worker that has ended is started again: what ended it may not be over.
 pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
 
@@ -53,7 +49,7 @@ pub(super) struct Conductor<P> {
     /// Our last beat that came back, and when it did.
     pub(super) heard: (u64, Instant),
     /// Beats whenever one of ours comes back.
-    answers: Pulse,
+    pub(super) answers: Pulse,
     pub(super) restorer: mpsc::Sender<Job>,
     /// The stores that no task has.
     pub(super) stores: Arc<Stores>,
@@ -63,7 +59,11 @@ pub(super) struct Conductor<P> {
     pub(super) holdings: Holdings,
     /// Workers that have ended, and when to start them again.
     pub(super) restart: BTreeMap<u32, Instant>,
-    stop_now: Arc<AtomicBool>,
+    /// Shows that this thread goes on.
+    pub(super) pulse: Pulse,
+    /// A stop was asked for: nothing more is waited for.
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) stop_now: Arc<AtomicBool>,
     pub(super) watchdog: Watchdog,
     looked: Instant,
     pub(super) stuck: Option<String>,
@@ -78,6 +78,7 @@ impl<P: Processor> Conductor<P> {
         happenings: mpsc::Sender<Happening>,
         view: watch::Sender<View>,
         tasks: Arc<RwLock<BTreeMap<u32, LocalTask>>>,
+        stopping: Arc<AtomicBool>,
     ) -> anyhow::Result<Self> {
         let incarnation = uuid::Uuid::new_v4().simple().to_string();
         let client = format!(
@@ -131,6 +132,7 @@ impl<P: Processor> Conductor<P> {
             closed_for: 0,
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
         };
         // The first row tells what is on the disk: the plan places partitions by that.
         while !stores.surveyed() {
@@ -145,7 +147,8 @@ impl<P: Processor> Conductor<P> {
         let holdings = Holdings::new(settings.workers);
         let mut link = link;
         // What a former incarnation announced must be known before our own row replaces it.
-        read_to_end(&mut link, &mut cluster);
+        let pulse = Pulse::default();
+        read_to_end(&mut link, &mut cluster, &stopping, &pulse);
         let beats = Beats::start(
             &settings.kafka,
             &settings.names,
@@ -172,6 +175,8 @@ impl<P: Processor> Conductor<P> {
             workers: Workers::new(),
             holdings,
             restart: BTreeMap::new(),
+            pulse,
+            stopping,
             stop_now: Arc::default(),
             watchdog,
             looked: Instant::now(),
@@ -192,14 +197,17 @@ impl<P: Processor> Conductor<P> {
                 }
                 self.on(happening);
             }
+            if self.holdings.must_catch_up() && self.read_to_end() {
+                self.holdings.caught_up();
+            }
+            self.look_for_reset();
             if let Some(error) = self.failed.take() {
                 // The others take over at once; whoever looks finds the reason.
                 drop(self.leave(heard));
                 return Err(error);
             }
-            if self.holdings.must_catch_up() {
-                read_to_end(&mut self.link, &mut self.cluster);
-                self.holdings.caught_up();
+            if self.stopping.load(Ordering::Acquire) {
+                continue;
             }
             self.look_after_workers();
             self.restart_workers();
@@ -209,36 +217,18 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
-    /// Announces this instance, then takes its transactional ids from any former incarnation.
-    fn join(&mut self) {
-        while !self.cluster.is_announced() {
-            self.listen();
-        }
-        let own: Vec<String> = (0..self.settings.workers)
-            .map(|worker| self.transactional_id(worker))
-            .collect();
-        let others: Vec<String> = self
-            .cluster
-            .former_ids()
-            .iter()
-            .filter(|id| !own.contains(id))
-            .cloned()
-            .collect();
-        for id in others {
-            link::fence(&self.settings.kafka, &id);
-        }
-        for worker in 0..self.settings.workers {
-            self.start_worker(worker);
-        }
+    /// Beats while this thread goes on.
+    pub(super) fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
-    fn transactional_id(&self, worker: u32) -> String {
+    pub(super) fn transactional_id(&self, worker: u32) -> String {
         let application_id = &self.settings.application_id;
         let instance_id = &self.settings.identity.instance_id;
         format!("{application_id}-{instance_id}-{worker}")
     }
 
-    fn start_worker(&mut self, number: u32) {
+    pub(super) fn start_worker(&mut self, number: u32) {
         let applied = Arc::clone(&self.applied);
         let settings = worker::Settings {
             kafka: self.settings.kafka.clone(),
@@ -299,44 +289,6 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
-    fn on_findings(&mut self, findings: Findings) {
-        let partitions = self.settings.partitions;
-        if let Some(found) = findings.partitions
-            && found != partitions
-        {
-            let topic = &self.settings.names.reports;
-            self.failed = Some(anyhow::anyhow!(
-                "topic {topic} has {found} partitions now; the state of this application was made \
-                 with {partitions}, and keys are on other partitions than before: use another \
-                 application id, or reset this one (see `reset --help`)"
-            ));
-        }
-        if findings.strangers != self.strangers {
-            for stranger in &findings.strangers {
-                tracing::error!(
-                    stranger,
-                    group = self.settings.application_id,
-                    "a consumer has joined the group of this application; it can move its offsets: \
-                     stop it, or give it another group.id"
-                );
-            }
-            self.strangers = findings.strangers;
-        }
-        let count = u32::try_from(self.strangers.len()).unwrap_or(u32::MAX);
-        metrics::gauge!("strangers_in_group").set(f64::from(count));
-    }
-
-    fn listen(&mut self) {
-        let cluster = &mut self.cluster;
-        self.link
-            .poll(Duration::from_millis(20), &mut |news| hear(cluster, news));
-        if self.cluster.own_beat() > self.heard.0 {
-            self.heard = (self.cluster.own_beat(), Instant::now());
-            self.answers.beat();
-            self.tell_positions();
-        }
-    }
-
     fn on(&mut self, happening: Happening) {
         match happening {
             Happening::Seat(news) => self.on_seat(news),
@@ -350,76 +302,11 @@ impl<P: Processor> Conductor<P> {
             Happening::Stop => {}
         }
     }
-
-    /// Commits and closes everything, then says goodbye.
-    fn leave(mut self, heard: &mpsc::Receiver<Happening>) -> anyhow::Result<()> {
-        let deadline = Instant::now() + STOP_WITHIN;
-        write(&self.tasks).clear();
-        let mut left = self.workers.len();
-        self.workers.clear();
-        while left > 0 {
-            let remaining = deadline.saturating_duration_since(Instant::now());
-            match heard.recv_timeout(remaining) {
-                Ok(Happening::Worker(_, Report::Failed(why))) => {
-                    tracing::warn!(why, "a worker did not end in order");
-                    left -= 1;
-                }
-                Ok(Happening::Worker(_, Report::Ended(why))) => {
-                    if let Some(why) = why {
-                        tracing::warn!(why, "a worker did not end in order");
-                    }
-                    left -= 1;
-                }
-                Ok(_) => {}
-                Err(_) => {
-                    self.stop_now.store(true, Ordering::Release);
-                    if let Some(beats) = self.beats.take() {
-                        // Not closed in order: the row must not say so.
-                        std::mem::forget(beats);
-                    }
-                    anyhow::bail!(
-                        "the last commit did not end in time; the next owner resolves it"
-                    );
-                }
-            }
-        }
-        if let Some(beats) = self.beats.take() {
-            beats.update(|row| {
-                row.status = Status::Left;
-                row.tasks.clear();
-                row.closed_for = PlanNumber::MAX;
-            });
-        }
-        // The restorer brings its stores to disk, and lets go of the table of stores.
-        drop(self.restorer);
-        while Arc::strong_count(&self.stores) > 1 && Instant::now() < deadline {
-            thread::park_timeout(Duration::from_millis(5));
-        }
-        tracing::info!("left the application");
-        Ok(())
-    }
 }
 
 /// How many beats come in `time`.
 fn beats_in(time: Duration) -> u32 {
     u32::try_from(time.as_millis() / link::BEAT.as_millis()).unwrap_or(u32::MAX)
-}
-
-fn hear(cluster: &mut Cluster, news: News) {
-    match news {
-        News::Row(id, row) => cluster.on_row(&id, row),
-        News::Plan(plan) => cluster.on_plan(plan),
-    }
-}
-
-/// Reads both topics to their ends, for as long as that takes: to go on without would be to guess.
-pub(super) fn read_to_end(link: &mut Link, cluster: &mut Cluster) {
-    while let Err(error) = link.read_to_end(READ_TO_END, &mut |news| hear(cluster, news)) {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "membership topics not read yet"
-        );
-    }
 }
 
 fn tell_applied(applied: &RwLock<BTreeMap<u32, watch::Sender<i64>>>, epoch: &TaskEpoch) {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::conductor::{Conductor, read_to_end};
+use super::conductor::Conductor;
 use crate::{
     membership::{
         PlanNumber,
@@ -31,8 +31,10 @@ impl<P: Processor> Conductor<P> {
             SeatNews::Seated => {
                 tracing::info!("this instance leads");
                 // A former leader's last plan must be known before the next is made.
-                read_to_end(&mut self.link, &mut self.cluster);
-                Lead::Yes
+                match self.read_to_end() {
+                    true => Lead::Yes,
+                    false => Lead::No,
+                }
             }
             SeatNews::Published(number) => Lead::Published(number),
             SeatNews::Deposed(why) => {

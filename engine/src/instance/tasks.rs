@@ -1,6 +1,11 @@
 //! Carrying out the plan: turning [`Action`]s into orders, and reports into what is held.
 
-use std::{collections::BTreeMap, sync::Arc, thread, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::Instant,
+};
 
 use tokio::sync::watch;
 
@@ -10,13 +15,13 @@ use super::{
 };
 use crate::{
     membership::{
-        PlanNumber,
+        PlanNumber, RestoreRow,
         holdings::{Action, Held, worker_of},
         link,
     },
     processor::Processor,
     query::LocalTask,
-    restore::{Done, Job},
+    restore::{Done, Job, Phase, Standing},
     worker::{Order, Report},
 };
 
@@ -44,8 +49,13 @@ impl<P: Processor> Conductor<P> {
 
     /// How far the stores are, those of tasks and the others: goes out with the next beat.
     pub(super) fn tell_positions(&self) {
-        let others = self.stores.all().into_iter();
+        let others = self.stores.all();
+        let restores = others.iter();
+        let restores = restores
+            .filter_map(|(partition, standing)| Some((*partition, restore(standing)?)))
+            .collect();
         let mut positions: BTreeMap<u32, i64> = others
+            .into_iter()
             .map(|(partition, standing)| (partition, standing.position))
             .collect();
         for task in read(&self.tasks).values() {
@@ -55,7 +65,10 @@ impl<P: Processor> Conductor<P> {
             }
         }
         if let Some(beats) = &self.beats {
-            beats.tell(|row| row.stores = positions);
+            beats.tell(|row| {
+                row.stores = positions;
+                row.restores = restores;
+            });
         }
     }
 
@@ -80,8 +93,9 @@ impl<P: Processor> Conductor<P> {
     fn fence(&mut self, id: String, plan: PlanNumber) {
         let kafka = self.settings.kafka.clone();
         let report = self.happenings.clone();
+        let stopping = Arc::clone(&self.stopping);
         let spawned = thread::Builder::new().name("fence".into()).spawn(move || {
-            link::fence(&kafka, &id);
+            link::fence(&kafka, &id, || !stopping.load(Ordering::Acquire));
             drop(report.send(Happening::Fenced(id, plan)));
         });
         if let Err(error) = spawned {
@@ -167,4 +181,15 @@ impl<P: Processor> Conductor<P> {
         write(&self.tasks).retain(|partition, _| runs(partition));
         write(&self.applied).retain(|partition, _| runs(partition));
     }
+}
+
+/// What others may know of a store that is not complete.
+fn restore(standing: &Standing) -> Option<RestoreRow> {
+    let remaining = standing.lag();
+    let complete = standing.phase == Phase::Idle || remaining == Some(0);
+    (!complete).then_some(RestoreRow {
+        remaining,
+        records_per_second: standing.rate,
+        seconds_left: standing.seconds_left,
+    })
 }

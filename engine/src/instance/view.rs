@@ -40,6 +40,7 @@ impl<P: Processor> Conductor<P> {
                     endpoint: row.endpoint.clone(),
                     rack: row.rack.clone(),
                     present,
+                    restores: row.restores.clone(),
                 })
                 .collect(),
             tasks: tasks

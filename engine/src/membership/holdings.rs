@@ -90,6 +90,12 @@ impl Holdings {
         self.ready.len() == self.workers as usize
     }
 
+    /// Does no worker take orders? Then none has anything to commit.
+    #[must_use]
+    pub fn none_ready(&self) -> bool {
+        self.ready.is_empty()
+    }
+
     /// Must the membership topics be read to their ends before anything else is done?
     #[must_use]
     pub fn must_catch_up(&self) -> bool {

@@ -88,22 +88,27 @@ impl Link {
         }
     }
 
-    /// Reads both topics to their present ends. What was committed before the call is seen, unless its
+    /// Reads both topics to their present ends, while `goes_on` says so. What was committed before the call is seen, unless its
     /// marker is still under way or another transaction is open before it: who waits for a plan of its
-    /// own looks for its number.
+    /// own looks for its number. The first plan that is there is read again: after a reset it is of
+    /// another generation, even if the new topic has nothing behind what was read of the old one.
     ///
     /// # Errors
     /// When the ends are not reached within `limit`.
     pub fn read_to_end(
         &mut self,
         limit: Duration,
+        goes_on: &dyn Fn() -> bool,
         on: &mut impl FnMut(News),
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
+        let goes_on = || goes_on() && Instant::now() < deadline;
         self.instances
-            .read_to_end(deadline, |key, value| on_instance(key, value, on))?;
+            .read_to_end(&goes_on, |key, value| on_instance(key, value, on))?;
         self.plans
-            .read_to_end(deadline, |_, value| on_plan(value, on))
+            .read_first_again(&goes_on, |value| on_plan(value, on))?;
+        self.plans
+            .read_to_end(&goes_on, |_, value| on_plan(value, on))
     }
 }
 
@@ -121,6 +126,9 @@ fn on_plan(value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
         Err(error) => tracing::warn!(%error, "unreadable row in plans: ignored"),
     }
 }
+
+/// Key and value of a record.
+type Keyed = (Vec<u8>, Option<Vec<u8>>);
 
 enum Read {
     Record(Vec<u8>, Option<Vec<u8>>),
@@ -152,19 +160,45 @@ impl Reader {
         }
     }
 
+    fn read_first_again(
+        &mut self,
+        goes_on: &dyn Fn() -> bool,
+        mut on: impl FnMut(Option<Vec<u8>>),
+    ) -> anyhow::Result<()> {
+        let position = std::mem::take(&mut self.position);
+        if position == 0 {
+            return Ok(());
+        }
+        self.assign()?;
+        let first = self.next(goes_on);
+        self.position = position;
+        if let Some((_, value)) = first? {
+            on(value);
+        }
+        Ok(())
+    }
+
     fn read_to_end(
         &mut self,
-        deadline: Instant,
+        goes_on: &dyn Fn() -> bool,
         mut on: impl FnMut(Vec<u8>, Option<Vec<u8>>),
     ) -> anyhow::Result<()> {
         self.assign()?;
+        while let Some((key, value)) = self.next(goes_on)? {
+            on(key, value);
+        }
+        Ok(())
+    }
+
+    /// The next record; `None` at the end.
+    fn next(&mut self, goes_on: &dyn Fn() -> bool) -> anyhow::Result<Option<Keyed>> {
         loop {
             match self.poll(Duration::from_millis(100)) {
-                Some(Read::Record(key, value)) => on(key, value),
-                Some(Read::End) => return Ok(()),
+                Some(Read::Record(key, value)) => return Ok(Some((key, value))),
+                Some(Read::End) => return Ok(None),
                 Some(Read::Trouble) | None => {}
             }
-            if Instant::now() > deadline {
+            if !goes_on() {
                 anyhow::bail!(
                     "the end of {} was not reached; are the brokers up?",
                     self.topic

@@ -19,7 +19,8 @@ mod tests;
 
 pub use assign::Rules;
 pub use rows::{
-    Assignment, InstanceId, Plan, PlanNumber, PlanRow, Row, Status, TaskRow, VERSION, Writer,
+    Assignment, InstanceId, Plan, PlanNumber, PlanRow, RestoreRow, Row, Status, TaskRow, VERSION,
+    Writer,
 };
 
 /// How many of the observer's own beats may come back from the topic without one of the other's
@@ -80,6 +81,8 @@ pub struct Cluster {
     plan: Option<Plan>,
     /// A plan that this version cannot read, newer than the one that it can.
     newer: Option<(u32, PlanNumber)>,
+    /// Was a plan of another generation read?
+    reset: bool,
     /// What the former incarnation announced.
     former_ids: Vec<String>,
     announced: bool,
@@ -100,6 +103,7 @@ impl Cluster {
             members: BTreeMap::new(),
             plan: None,
             newer: None,
+            reset: false,
             former_ids: Vec::new(),
             announced: false,
             beat: 0,
@@ -181,6 +185,13 @@ impl Cluster {
 
     /// A plan was read from `plans`.
     pub fn on_plan(&mut self, row: PlanRow) {
+        if let (Some(generation), Some(known)) = (row.generation(), &self.plan)
+            && known.generation != generation
+        {
+            // Numbers begin anew with a generation: they say nothing of which plan is in force.
+            self.reset = true;
+            return;
+        }
         let number = match &row {
             PlanRow::Known(plan) => plan.number,
             PlanRow::Newer { number, .. } => *number,
@@ -194,8 +205,17 @@ impl Cluster {
                 self.newer = None;
             }
             // What it says of this instance cannot be known, so this instance holds nothing.
-            PlanRow::Newer { version, number } => self.newer = Some((version, number)),
+            PlanRow::Newer {
+                version, number, ..
+            } => self.newer = Some((version, number)),
         }
+    }
+
+    /// Has the application been reset since the first plan was read? Then the plan in force is not known,
+    /// and this process, with all it holds, is of the past.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.reset
     }
 
     /// Number of the plan in force; 0 before the first.
@@ -284,7 +304,7 @@ impl Cluster {
     /// What the plan in force wants of this instance.
     #[must_use]
     pub fn roles(&self) -> BTreeMap<u32, Role> {
-        if self.newer.is_some() {
+        if self.newer.is_some() || self.reset {
             return BTreeMap::new();
         }
         let tasks = self.plan.iter().flat_map(|p| (0u32..).zip(&p.tasks));

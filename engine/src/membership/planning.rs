@@ -10,10 +10,10 @@ use super::{
 
 impl Cluster {
     /// Should this instance take the lead, not having it? When the leader is silent, the first of
-    /// those that are not does.
+    /// those that are not does; but for those that do not know the version of the plan in force.
     #[must_use]
     pub fn should_take_lead(&self) -> bool {
-        if !self.is_announced() || self.newer.is_some() {
+        if !self.is_announced() || self.newer.is_some() || self.reset {
             return false;
         }
         if let Some(plan) = &self.plan
@@ -24,8 +24,11 @@ impl Cluster {
         }
         // Its own former incarnation's lead is its to take back.
         let mine = self.plan.as_ref().is_some_and(|p| p.leader == self.me);
-        let mut heard = self.members.keys();
-        mine || heard.find(|id| self.is_heard(id, SEAT_TAKEN_AFTER)) == Some(&self.me)
+        let version = self.plan.as_ref().map_or(0, |plan| plan.version);
+        let mut able = self.members.iter().filter(|(id, member)| {
+            member.row.version >= version && self.is_heard(id, SEAT_TAKEN_AFTER)
+        });
+        mine || able.next().is_some_and(|(first, _)| *first == self.me)
     }
 
     /// Does the plan in force say that another incarnation leads?
@@ -39,7 +42,7 @@ impl Cluster {
     /// As the leader: the next plan for `partitions`, if the one in force does not fit those present.
     #[must_use]
     pub fn next_plan(&self, partitions: u32) -> Option<Plan> {
-        if self.newer.is_some() {
+        if self.newer.is_some() || self.reset {
             return None;
         }
         let present = self.present();

@@ -41,6 +41,21 @@ pub struct Row {
     pub tasks: BTreeMap<u32, TaskRow>,
     /// The changelog position of every store on its disk, in use or not.
     pub stores: BTreeMap<u32, i64>,
+    /// Those of them that are on their way to the end of their changelog. For people: no plan looks at
+    /// it, and rows may lack it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub restores: BTreeMap<u32, RestoreRow>,
+}
+
+/// A store on its way to the end of its changelog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRow {
+    /// Changelog records that it lacks; `None` before anybody knows.
+    pub remaining: Option<i64>,
+    /// How fast it comes forward.
+    pub records_per_second: u64,
+    /// How long that will take; `None` if nobody can tell.
+    pub seconds_left: Option<u64>,
 }
 
 /// Is an instance here to stay?
@@ -175,6 +190,7 @@ impl From<Envelope> for Row {
             closed_for: 0,
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
         }
     }
 }
@@ -190,10 +206,21 @@ pub enum PlanRow {
         version: u32,
         /// Its number.
         number: PlanNumber,
+        /// Its generation, if it has one under this name.
+        generation: Option<String>,
     },
 }
 
 impl PlanRow {
+    /// Which generation it says it is of.
+    #[must_use]
+    pub fn generation(&self) -> Option<&str> {
+        match self {
+            Self::Known(plan) => Some(&plan.generation),
+            Self::Newer { generation, .. } => generation.as_deref(),
+        }
+    }
+
     /// Reads a plan.
     ///
     /// # Errors
@@ -203,10 +230,15 @@ impl PlanRow {
         struct Envelope {
             version: u32,
             number: PlanNumber,
+            generation: Option<String>,
         }
-        let Envelope { version, number } = serde_json::from_slice(json)?;
-        if version > VERSION {
-            return Ok(Self::Newer { version, number });
+        let envelope: Envelope = serde_json::from_slice(json)?;
+        if envelope.version > VERSION {
+            return Ok(Self::Newer {
+                version: envelope.version,
+                number: envelope.number,
+                generation: envelope.generation,
+            });
         }
         serde_json::from_slice(json).map(|plan| Self::Known(Box::new(plan)))
     }
@@ -225,12 +257,16 @@ mod tests {
         assert_eq!((row.version, row.beat, row.status), (2, 7, Status::Present));
         assert!(row.tasks.is_empty() && row.transactional_ids.is_empty());
 
-        let plan = br#"{"version":2,"number":41,"tasks":"something new"}"#;
-        let newer = PlanRow::Newer {
+        let plan = r#"{"version":2,"number":41,"tasks":"something new"}"#;
+        let newer = |generation| PlanRow::Newer {
             version: 2,
             number: 41,
+            generation,
         };
-        assert_eq!(PlanRow::read(plan).unwrap(), newer);
+        assert_eq!(PlanRow::read(plan.as_bytes()).unwrap(), newer(None));
+        let plan = plan.replace("\"tasks\"", "\"generation\":\"g\",\"tasks\"");
+        let read = PlanRow::read(plan.as_bytes()).unwrap();
+        assert_eq!(read, newer(Some("g".into())));
     }
 
     #[test]
@@ -240,5 +276,21 @@ mod tests {
         assert!(Row::read(row).is_err());
         assert!(PlanRow::read(br#"{"version":1,"number":41}"#).is_err());
         assert!(PlanRow::read(b"nonsense").is_err());
+    }
+
+    #[test]
+    fn what_a_row_says_of_restores_may_be_missing() {
+        let json = r#"{"version":1,"incarnation":"x","beat":7,"endpoint":"http://b","rack":null,
+            "status":"present","transactional_ids":[],"closed_for":0,"tasks":{},"stores":{}}"#;
+        let mut row = Row::read(json.as_bytes()).unwrap();
+        assert!(row.restores.is_empty());
+        let restore = RestoreRow {
+            remaining: Some(9),
+            records_per_second: 3,
+            seconds_left: None,
+        };
+        row.restores.insert(4, restore);
+        let json = serde_json::to_vec(&row).unwrap();
+        assert_eq!(Row::read(&json).unwrap(), row);
     }
 }

@@ -23,6 +23,7 @@ fn row(instance: &str, beat: u64) -> Row {
         closed_for: 0,
         tasks: BTreeMap::new(),
         stores: BTreeMap::new(),
+        restores: BTreeMap::new(),
     }
 }
 
@@ -341,6 +342,7 @@ fn a_newer_plan_is_respected_by_holding_nothing() {
     a.on_plan(PlanRow::Newer {
         version: 2,
         number: 9,
+        generation: None,
     });
     assert!(a.roles().is_empty() && !a.should_take_lead());
     assert_eq!(
@@ -413,4 +415,57 @@ fn who_is_away_for_a_day_is_forgotten_unless_the_plan_names_it() {
         a.is_announced() && a.is_present("a"),
         "nobody forgets itself"
     );
+}
+
+#[test]
+fn a_plan_of_another_generation_is_a_reset_whatever_its_number() {
+    for (number, of_this_version) in [(1, true), (2, true), (3, true), (1, false), (4, false)] {
+        let mut a = cluster("a", &[]);
+        let mut plan = a.next_plan(2).unwrap();
+        plan.number = 2;
+        a.on_plan(PlanRow::Known(Box::new(plan.clone())));
+        let mut later = plan.clone();
+        later.number = 3;
+        a.on_plan(PlanRow::Known(Box::new(later)));
+        assert!(!a.is_reset(), "of the same generation");
+        assert_eq!(a.roles().len(), 2);
+
+        plan.number = number;
+        plan.generation = "b-1".into();
+        a.on_plan(match of_this_version {
+            true => PlanRow::Known(Box::new(plan)),
+            false => PlanRow::Newer {
+                version: VERSION + 1,
+                number,
+                generation: Some(plan.generation),
+            },
+        });
+        assert!(a.is_reset(), "plan {number}");
+        assert!(a.roles().is_empty(), "it owns nothing any more");
+        assert!(!a.should_take_lead());
+        a.on_row("c", Some(row("c", 1)));
+        assert_eq!(a.next_plan(2), None, "and plans nothing");
+    }
+}
+
+#[test]
+fn whoever_does_not_know_the_version_of_the_plan_stands_in_nobodys_way() {
+    // The versions of a and of the plan, and whether c leads when b, the leader, is gone.
+    for (of_a, of_plan, leads) in [
+        (VERSION, VERSION, false),
+        (VERSION - 1, VERSION, true),
+        (VERSION - 1, VERSION - 1, false),
+    ] {
+        let mut c = cluster("c", &[]);
+        let mut plan = cluster("b", &["c"]).next_plan(2).unwrap();
+        plan.version = of_plan;
+        c.on_plan(PlanRow::Known(Box::new(plan)));
+        for beat in 2..10 {
+            let mut old = row("a", beat);
+            old.version = of_a;
+            c.on_row("a", Some(old));
+            c.on_row("c", Some(row("c", beat)));
+        }
+        assert_eq!(c.should_take_lead(), leads, "{of_a} {of_plan}");
+    }
 }

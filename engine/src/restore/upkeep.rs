@@ -82,6 +82,17 @@ pub(super) fn tell_lag(phase: Phase, partition: u32, lag: i64) {
     };
     let lag = u32::try_from(lag.max(0)).unwrap_or(u32::MAX);
     metrics::gauge!(name, "partition" => partition.to_string()).set(f64::from(lag));
+    if lag == 0 {
+        tell_pace(partition, 0, Some(0));
+    }
+}
+
+/// Tells how fast a store comes forward, and how long it will take: not a number if nobody can tell.
+fn tell_pace(partition: u32, rate: u64, seconds_left: Option<u64>) {
+    let number = |n: u64| f64::from(u32::try_from(n).unwrap_or(u32::MAX));
+    let gauge = |name| metrics::gauge!(name, "partition" => partition.to_string());
+    gauge("restore_records_per_second").set(number(rate));
+    gauge("restore_left_seconds").set(seconds_left.map_or(f64::NAN, number));
 }
 
 impl Restorer {
@@ -115,6 +126,9 @@ impl Restorer {
             work.measure(now);
             let standing = work.standing();
             tell_lag(standing.phase, *partition, standing.lag().unwrap_or(0));
+            if standing.lag() != Some(0) {
+                tell_pace(*partition, standing.rate, standing.seconds_left);
+            }
             self.stores.put(*partition, standing);
         }
     }

@@ -3,12 +3,20 @@
 //! Everything here is pure. A row of the store holds what [`Stored`] spells out, packed; the tally is
 //! made again when a row is read, so the stored form does not depend on it.
 
-use common::schema::{Basis, Cause};
+use common::{
+    schema::{Basis, Cause},
+    topics::LARGEST_RECORD_BYTES,
+};
 use serde::{Deserialize, Serialize};
 
 use super::{Decision, Opinion, Scenario, Tally as _, Verdict, packed, votes::Votes};
 use crate::processor::Value;
 
+/// What all votes of an object may take in its row, and so much that the row, and the state with its
+/// votes, always are records that may be written.
+pub(super) const LARGEST_VOTES: usize = LARGEST_RECORD_BYTES / 2;
+/// What an order to override may be, for the same reason.
+pub(super) const LARGEST_ORDER: usize = LARGEST_RECORD_BYTES / 8;
 /// First byte of a row; a row of another layout is refused.
 const LAYOUT: u8 = 2;
 /// No head of a row is longer: three numbers of ten bytes at most, and some of one or two.
@@ -139,6 +147,12 @@ impl<S: Scenario> Object<S> {
             std::cmp::Ordering::Equal => Heard::Repeated,
             std::cmp::Ordering::Less => Heard::Outdated,
         }
+    }
+
+    /// Is there room for this report, at the place that [`Self::hears`] named?
+    #[must_use]
+    pub fn has_room(&self, at: Place, agent_id: &str, report: &[u8]) -> bool {
+        self.votes.has_room(at.0, agent_id, report, LARGEST_VOTES)
     }
 
     /// Makes this report its agent's latest, at the place that [`Self::hears`] named. It counts if it

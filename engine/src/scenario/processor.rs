@@ -10,7 +10,7 @@ use common::{
 
 use super::{
     Opinion, Scenario, Verdict as _,
-    object::{Heard, Object, OverrideRow, Place, place},
+    object::{Heard, LARGEST_ORDER, LARGEST_VOTES, Object, OverrideRow, Place, place},
     view,
 };
 use crate::{
@@ -130,6 +130,11 @@ impl<S: Scenario> ScenarioProcessor<S> {
                 return Ok(());
             }
         };
+        let nothing = Object::default();
+        let held = entry.get().unwrap_or(&nothing);
+        if !held.has_room(place, opinion.agent_id, record.value) {
+            return Err(full(opinion.agent_id).into());
+        }
         let object = entry.get_mut_or(Object::default);
         let now_ms = settling.now_ms;
         object.take(place, &opinion, freshness_ms, now_ms, record.value);
@@ -189,6 +194,10 @@ impl<S: Scenario> ScenarioProcessor<S> {
                 format!("{:?} is not a verdict of {}", command.verdict, S::NAME),
             )
         })?;
+        if record.value.len() > LARGEST_ORDER {
+            let why = format!("an order to override may have {LARGEST_ORDER} bytes at most");
+            return Err(Rejected::new(Reason::ObjectTooLarge, why).into());
+        }
         if command.expires_at_ms.is_some_and(|at| at <= context.now_ms) {
             // It was over before it was read: the vote counts, as it does already.
             return Ok(());
@@ -358,6 +367,16 @@ fn rejected(error: AvroError) -> Rejected {
         _ => Reason::Malformed,
     };
     Rejected::new(reason, error.to_string())
+}
+
+fn full(agent_id: &str) -> Rejected {
+    Rejected::new(
+        Reason::ObjectTooLarge,
+        format!(
+            "with this report of agent {agent_id}, those of all agents would be more than the \
+             {LARGEST_VOTES} bytes that an object may hold: send smaller reports, or delete the object"
+        ),
+    )
 }
 
 fn same_key(key: &[u8], object_id: &str) -> Result<(), Rejected> {

@@ -8,6 +8,9 @@ use super::{Opinion, packed};
 
 /// More than this is no stem.
 const LONGEST_STEM: usize = 1_000;
+/// What a vote takes in a row beside its piece, at most. Its place in a published state, but for the
+/// agent's id, takes less than twice that.
+const VOTE_BYTES: usize = 64;
 /// Memory that pieces have outgrown is left alone up to this.
 const SMALL: usize = 64;
 
@@ -110,6 +113,26 @@ impl Votes {
     /// Memory it takes beside itself.
     pub(super) fn heap_bytes(&self) -> usize {
         self.votes.capacity() * size_of::<Vote>() + self.bytes.capacity()
+    }
+
+    /// Would all votes take up to `limit` bytes of a row, with this report at this place? They may be
+    /// taken for somewhat larger than they are, and always for the same.
+    pub(super) fn has_room(
+        &self,
+        place: Result<usize, usize>,
+        agent_id: &str,
+        report: &[u8],
+        limit: usize,
+    ) -> bool {
+        let added = agent_id.len() + report.len() + VOTE_BYTES;
+        // Hardly ever is it necessary to look at every vote.
+        if self.bytes.len() + self.votes.len() * VOTE_BYTES + added <= limit {
+            return true;
+        }
+        let size = |vote: &Vote| vote.len as usize + VOTE_BYTES;
+        let all: usize = self.votes.iter().map(size).sum();
+        let old = place.map_or(0, |at| size(&self.votes[at]));
+        usize::from(self.stem) + all - old + added <= limit
     }
 
     /// Makes this report its agent's latest; `place` is what [`Self::find`] said. Returns the vote
@@ -314,4 +337,48 @@ fn within(whole: &[u8], part: &[u8]) -> Option<usize> {
 /// Positions fit into 32 bits: an epoch takes in 64 MiB at most, and no broker takes a row of 4 GiB.
 fn short(position: usize) -> u32 {
     u32::try_from(position).expect("an object is far smaller than 4 GiB")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_has_room_fits(
+            limit in 1_000_usize..4_000,
+            reports in proptest::collection::vec((0_u8..12, 0_usize..500, any::<i64>(), any::<u32>()), 1..40),
+        ) {
+            let mut votes = Votes::default();
+            for (agent, len, number, weight) in reports {
+                let agent = format!("agent-{agent}");
+                let report = [b"frame", agent.as_bytes(), &vec![b'x'; len]].concat();
+                let opinion = Opinion {
+                    object_id: "",
+                    agent_id: &agent,
+                    observed_at_ms: number,
+                    sequence: number,
+                    verdict: (),
+                    weight,
+                };
+                let place = votes.find(&agent);
+                if !votes.has_room(place, &agent, &report, limit) {
+                    continue;
+                }
+                votes.put(place, &opinion, 0, true, &report);
+                let mut row = Vec::new();
+                votes.encode(&mut row);
+                prop_assert!(row.len() <= limit, "{} bytes", row.len());
+                // Who reads the row decides alike.
+                let read = Votes::decode(&mut packed::Reader(&row)).unwrap();
+                for more in [0, limit / 4, limit / 2, limit] {
+                    let more = vec![b'y'; more];
+                    let same = votes.has_room(Err(0), "z", &more, limit);
+                    prop_assert_eq!(read.has_room(Err(0), "z", &more, limit), same);
+                }
+            }
+        }
+    }
 }

@@ -221,6 +221,37 @@ fn bad_reports_become_dead_letters_and_change_nothing() {
     assert_eq!(driver.state(SITE), None);
 }
 
+#[test]
+fn an_object_has_room_for_so_many_reports_and_for_an_order() {
+    const LARGE: usize = 200_000;
+    let mut driver = driver(majority::Rules::default());
+    let large = |agent: usize, sequence| SiteAttackReport {
+        detail: Some("x".repeat(LARGE)),
+        ..report(&format!("{agent:03}"), Clear, T0, sequence)
+    };
+    for agent in 0..30 {
+        driver.report(SITE, &large(agent, 1));
+    }
+    let letters = driver.dead_letters();
+    assert!(letters.iter().all(|l| l.reason == "object-too-large"));
+    let kept = driver.stored(SITE).unwrap().slots.len();
+    assert_eq!(kept + letters.len(), 30);
+    assert!(kept * LARGE > 3 << 20, "{kept} reports are kept");
+    // Whoever is in may go on, and an operator may order what he likes.
+    driver.report(SITE, &large(0, 2));
+    driver.set_state(&SetState {
+        object_id: SITE.into(),
+        verdict: "UNDER_ATTACK".into(),
+        operator: None,
+        note: Some("n".repeat(100_000)),
+        expires_at_ms: None,
+        issued_at_ms: T0,
+    });
+    assert!(driver.dead_letters().is_empty());
+    assert_eq!(driver.stored(SITE).unwrap().slots[0].sequence, 2);
+    assert_eq!(driver.state(SITE).unwrap().verdict, "UNDER_ATTACK");
+}
+
 /// One thing that happens to an object.
 #[derive(Debug, Clone)]
 enum Step {

@@ -130,9 +130,9 @@ fn publish(producer: &kafka::Producer, topic: &str, plan: &Plan) -> anyhow::Resu
 }
 
 /// Fences `transactional_id`: aborts its open transaction, and makes every producer that carries it
-/// unable to commit for good. Tries until it is done.
-pub fn fence(kafka: &kafka::Args, transactional_id: &str) {
-    loop {
+/// unable to commit for good. Tries until it is done, or `goes_on` says no.
+pub fn fence(kafka: &kafka::Args, transactional_id: &str, goes_on: impl Fn() -> bool) {
+    while goes_on() {
         match take_lead(kafka, transactional_id) {
             Ok(_) => return,
             Err(error) => {

@@ -44,6 +44,7 @@ impl World {
             closed_for: 0,
             tasks: BTreeMap::new(),
             stores: BTreeMap::new(),
+            restores: BTreeMap::new(),
         };
         let rules = Rules {
             standbys: self.swarm.standbys,

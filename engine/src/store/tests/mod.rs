@@ -139,6 +139,24 @@ fn a_store_that_was_not_complete_for_a_day_is_set_aside() {
 }
 
 #[test]
+fn a_store_of_another_generation_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut folder = Folder::new(shared(), dir.path().to_owned(), "app".into());
+    // Written before the generation was known, by the first, and after a reset.
+    for (generation, rows_are_kept) in [(None, true), (Some("a"), true), (Some("b"), false)] {
+        folder.generation = generation.map(str::to_owned);
+        let store = folder.open(0, 7).unwrap();
+        let kept = store.get(b"oa").unwrap().is_some();
+        assert_eq!(kept, generation.is_some() && rows_are_kept);
+        assert_eq!(store.generation().unwrap().as_deref(), generation);
+        store.apply(&[row("a", Some("1"))], 1).unwrap();
+        store.flush().unwrap();
+    }
+    assert!(dir.path().join("aside/0-1").is_dir());
+    assert!(!dir.path().join("aside/0-2").exists());
+}
+
+#[test]
 fn a_quiet_store_says_that_it_is_complete() {
     const HOUR: i64 = 60 * 60 * 1000;
     let dir = tempfile::tempdir().unwrap();
