@@ -15,9 +15,12 @@ mod python;
 mod registry;
 mod rest;
 mod restorer;
+mod rounds;
 mod sample;
 mod standbys;
 mod stores;
+mod workers;
+mod zombies;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};
 
