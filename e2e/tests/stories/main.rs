@@ -3,6 +3,7 @@
 //! `make test` runs them. By hand: `cargo run -p devkit -- exec -- cargo test -p e2e`.
 
 mod bad_input;
+mod clocks;
 mod cluster;
 mod config;
 mod connections;
@@ -19,6 +20,7 @@ mod rounds;
 mod sample;
 mod standbys;
 mod stores;
+mod timers;
 mod workers;
 mod zombies;
 
