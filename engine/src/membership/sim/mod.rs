@@ -46,7 +46,7 @@ use std::{
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 mod beats;
@@ -154,7 +154,12 @@ fn no_schedule_breaks_the_rules() {
     };
     let begun = Instant::now();
     match hunt(first..first + count, None) {
-        Ok(total) => println!("{count} schedules in {:?}: {total:?}", begun.elapsed()),
+        Ok(total) => {
+            let took = begun.elapsed();
+            let a_second =
+                Duration::from_secs(1).as_nanos() * u128::from(count) / took.as_nanos().max(1);
+            println!("{count} schedules in {took:?}, {a_second} a second: {total:?}");
+        }
         Err(seed) => {
             let why = run(seed, None, true).unwrap_err();
             panic!("{why}\nagain: SIM_SEED={seed} cargo test -p engine --lib membership::sim");
