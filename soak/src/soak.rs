@@ -275,3 +275,36 @@ async fn list(world: &World) -> Result<Vec<api::Listed>> {
     }
     Ok(lists)
 }
+
+#[cfg(test)]
+mod tests {
+    use e2e::api::Standby;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_is_held_when_its_owner_runs_and_its_standbys_lack_nothing() {
+        let standby = |lag| Standby {
+            instance: "i1".to_owned(),
+            lag,
+        };
+        let cases = [
+            (true, vec![standby(Some(0))], true, true),
+            (false, vec![standby(Some(0))], true, false),
+            (true, vec![standby(Some(1))], true, false),
+            (true, vec![standby(Some(0)), standby(None)], true, false),
+            // Nobody follows: right only if there is nobody else.
+            (true, vec![], true, false),
+            (true, vec![], false, true),
+        ];
+        for (running, standbys, others, expected) in cases {
+            let task = Task {
+                partition: 0,
+                owner: Some("i0".to_owned()),
+                running,
+                standbys,
+            };
+            assert_eq!(holds(&task, others), expected, "{task:?}, others: {others}");
+        }
+    }
+}
