@@ -7,6 +7,7 @@
 
 mod connection;
 mod faults;
+mod request;
 mod rewrite;
 
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use self::faults::Faults;
+use self::request::transactional_id;
 use crate::port::Port;
 use crate::process::POLL;
 
@@ -54,10 +56,18 @@ struct Shared {
 struct Counts {
     /// Requests seen, by the number of their API key.
     requests: BTreeMap<i16, u64>,
-    /// Answers still to be swallowed.
-    drops: BTreeMap<i16, u64>,
+    /// Answers still to be swallowed, by the number of their request's API key.
+    drops: BTreeMap<i16, Drops>,
     /// Answers swallowed so far.
     dropped: u64,
+}
+
+/// Answers of a kind that are still to be swallowed.
+#[derive(Debug)]
+struct Drops {
+    left: u64,
+    /// Only those to requests of this transactional id.
+    transactional_id: Option<String>,
 }
 
 /// A listener that stands for a broker.
@@ -159,7 +169,21 @@ impl KafkaProxy {
     /// Loses the answers to the next `count` requests of this kind: the broker gets the request and does what it
     /// says; its answer is swallowed, and the client's connection closed instead.
     pub fn drop_answer(&self, request: ApiKey, count: u64) {
-        self.shared.counts().drops.insert(request as i16, count);
+        self.lose(request, None, count);
+    }
+
+    /// [`drop_answer`](Self::drop_answer), but only if the request is of this transactional id: an instance has several
+    /// producers. For requests that begin with the id, as all do that librdkafka makes in a transaction.
+    pub fn drop_answer_to(&self, transactional_id: &str, request: ApiKey, count: u64) {
+        self.lose(request, Some(transactional_id.to_owned()), count);
+    }
+
+    fn lose(&self, request: ApiKey, transactional_id: Option<String>, left: u64) {
+        let drops = Drops {
+            left,
+            transactional_id,
+        };
+        self.shared.counts().drops.insert(request as i16, drops);
     }
 
     /// How many answers [`drop_answer`](Self::drop_answer) has lost so far.
@@ -219,17 +243,19 @@ impl Shared {
     }
 
     /// Counts a request and decides whether its answer is to be swallowed.
-    fn count_request(&self, key: i16) -> bool {
+    fn count_request(&self, key: i16, frame: &[u8]) -> bool {
         let mut counts = self.counts();
         *counts.requests.entry(key).or_default() += 1;
-        match counts.drops.get_mut(&key) {
-            Some(left) if *left > 0 => {
-                *left -= 1;
-                counts.dropped += 1;
-                true
-            }
-            _ => false,
+        let Some(drops) = counts.drops.get_mut(&key).filter(|drops| drops.left > 0) else {
+            return false;
+        };
+        let wanted = drops.transactional_id.as_deref();
+        if wanted.is_some_and(|id| transactional_id(frame) != Some(id)) {
+            return false;
         }
+        drops.left -= 1;
+        counts.dropped += 1;
+        true
     }
 
     /// The local address that stands for a broker; its listener is made if there is none.

@@ -418,18 +418,4 @@ fn kafka_partition(partition: u32) -> i32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_producer_is_stuck_when_only_others_are_answered() {
-        let mut stall = Stall::at(7, 3);
-        // Nobody is answered: the brokers are away.
-        assert!(!stall.is_stuck(7, 3));
-        assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY - 1, 3));
-        // Something was delivered.
-        assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY, 2));
-        assert!(!stall.is_stuck(6 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
-        assert!(stall.is_stuck(7 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
-    }
-}
+mod tests;

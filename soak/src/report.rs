@@ -57,8 +57,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// A fault is over.
+    /// A fault is over. What came to nothing is none.
     pub fn fault(&mut self, done: &Done) {
+        if done.missed {
+            return;
+        }
         let row = self.kinds.entry(done.step.kind.to_string()).or_default();
         row.count += 1;
         row.takeovers_ms.extend(done.takeover_ms);
@@ -238,6 +241,7 @@ pub fn line(done: &Done, start_ms: i64) -> String {
         ms.map_or(String::new(), |ms| format!("  {name} {:.2} s", seconds(ms)))
     };
     let healed = match &done.unhealed {
+        None if done.missed => "hit nothing: does not count".to_owned(),
         None => format!("healed after {:.1} s", seconds(done.to_ms - done.from_ms)),
         Some(why) => format!("DID NOT HEAL: {why}"),
     };
@@ -255,35 +259,4 @@ pub fn line(done: &Done, start_ms: i64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn quantiles_are_values_that_were_measured() {
-        let values: Vec<i64> = (1..=100).rev().collect();
-        assert_eq!(quantile(&values, 50), Some(50));
-        assert_eq!(quantile(&values, 99), Some(99));
-        assert_eq!(quantile(&values, 100), Some(100));
-        assert_eq!(quantile(&[7], 50), Some(7));
-        assert_eq!(quantile(&[], 50), None);
-    }
-
-    #[test]
-    fn runs_add_up() {
-        let row = Row {
-            count: 2,
-            takeovers_ms: vec![1500, 1700],
-            ..Row::default()
-        };
-        let run = Report {
-            kinds: [("kill".to_owned(), row)].into(),
-            ..Report::default()
-        };
-        let mut both = run.clone();
-        both.add(&run);
-        assert_eq!(both.faults(), 4);
-        let table = both.table();
-        assert!(table.contains("| kill  |     4 |"), "{table}");
-        assert!(table.contains("1.70 s"), "{table}");
-    }
-}
+mod tests;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use e2e::api::Task;
 use tokio::task::{JoinSet, LocalSet};
 
 use crate::checker::{Checker, Class, Finding, api};
@@ -199,9 +200,26 @@ impl Run {
         Ok(findings)
     }
 
+    /// Every holder that the plan names has come to the changelog's end: at rest, a standby that lags does not follow.
+    async fn caught_up(&self) -> Vec<Finding> {
+        let look = async || {
+            let cluster = self.world.cluster("").await?;
+            let present = cluster.instances.iter().filter(|i| i.present).count();
+            let tasks = cluster.tasks.iter();
+            let behind: Vec<_> = tasks.filter(|task| !holds(task, present > 1)).collect();
+            ensure!(!cluster.tasks.is_empty() && behind.is_empty(), "{behind:?}");
+            Ok(())
+        };
+        let what = "every owner runs and every standby is at the changelog's end";
+        match e2e::eventually(what, REST, look).await {
+            Ok(()) => Vec::new(),
+            Err(error) => vec![Finding::new(Class::Wrong, "standbys", error.to_string())],
+        }
+    }
+
     /// Stops all instances in order, and compares what they leave on disk.
     async fn end(&mut self) -> Result<()> {
-        let mut findings = Vec::new();
+        let mut findings = self.caught_up().await;
         for instance in &self.world.instances {
             instance.hide();
             let mut service = instance.service.lock().await;
@@ -242,6 +260,12 @@ impl Run {
     }
 }
 
+/// Does its owner run it, and lacks no standby anything? There is one at least, if somebody else can be it.
+fn holds(task: &Task, others: bool) -> bool {
+    let followed = !others || !task.standbys.is_empty();
+    task.running && followed && task.standbys.iter().all(|s| s.lag == Some(0))
+}
+
 /// What every instance lists.
 async fn list(world: &World) -> Result<Vec<api::Listed>> {
     let mut lists = Vec::new();
@@ -250,4 +274,37 @@ async fn list(world: &World) -> Result<Vec<api::Listed>> {
         lists.push(api::list(&instance.name, &api).await?);
     }
     Ok(lists)
+}
+
+#[cfg(test)]
+mod tests {
+    use e2e::api::Standby;
+
+    use super::*;
+
+    #[test]
+    fn a_partition_is_held_when_its_owner_runs_and_its_standbys_lack_nothing() {
+        let standby = |lag| Standby {
+            instance: "i1".to_owned(),
+            lag,
+        };
+        let cases = [
+            (true, vec![standby(Some(0))], true, true),
+            (false, vec![standby(Some(0))], true, false),
+            (true, vec![standby(Some(1))], true, false),
+            (true, vec![standby(Some(0)), standby(None)], true, false),
+            // Nobody follows: right only if there is nobody else.
+            (true, vec![], true, false),
+            (true, vec![], false, true),
+        ];
+        for (running, standbys, others, expected) in cases {
+            let task = Task {
+                partition: 0,
+                owner: Some("i0".to_owned()),
+                running,
+                standbys,
+            };
+            assert_eq!(holds(&task, others), expected, "{task:?}, others: {others}");
+        }
+    }
 }

@@ -154,7 +154,7 @@ fn note(frame: &Bytes, requests: &Requests, shared: &Shared) -> Result<()> {
             key,
             version: i16::from_be_bytes([v0, v1]),
             correlation_id: i32::from_be_bytes([c0, c1, c2, c3]),
-            swallow: shared.count_request(key),
+            swallow: shared.count_request(key, frame),
         });
     Ok(())
 }

@@ -11,9 +11,10 @@ use e2e::{Api, Application, PATIENCE, Service, api::Cluster, story, until};
 
 use crate::report;
 
-const FLAGS: [(&str, &str); 2] = [("quorum", "1"), ("freshness", "1h")];
+pub(crate) const FLAGS: [(&str, &str); 2] = [("quorum", "1"), ("freshness", "1h")];
 
-async fn two(app: &Application) -> Result<(Service, Service)> {
+/// Two instances that share eight partitions.
+pub(crate) async fn two(app: &Application) -> Result<(Service, Service)> {
     let a = app.state_service("a", &FLAGS)?;
     a.ready().await?;
     let b = app.state_service("b", &FLAGS)?;
@@ -23,7 +24,7 @@ async fn two(app: &Application) -> Result<(Service, Service)> {
 }
 
 /// Waits until the instances process so many partitions each.
-async fn shared(api: &Api, shares: &[(&str, usize)]) -> Result<Cluster> {
+pub(crate) async fn shared(api: &Api, shares: &[(&str, usize)]) -> Result<Cluster> {
     let look = async || api.cluster().await;
     until(
         "the partitions are shared",

@@ -1,28 +1,22 @@
 //! Connections to Kafka that break at the worst moments: nothing is lost, nothing is doubled.
 
-use anyhow::{Context as _, Result, ensure};
-use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
-use devkit::{KafkaProxy, proxy::ApiKey};
-use e2e::{Application, PATIENCE, Topics, story, until};
+use anyhow::{Result, ensure};
+use devkit::{Kafka, KafkaOptions, KafkaProxy, proxy::ApiKey};
+use e2e::{Application, PATIENCE, story, until};
+use reqwest::{Method, StatusCode};
 
-use crate::report;
+use crate::rounds::{applied, exactly, flip};
 
-const SITES: usize = 10;
-
-fn site(number: usize) -> String {
-    format!("site-{number:02}.example.com")
-}
-
-/// Flips every site once more.
-async fn flip(topics: &Topics, round: i64) -> Result<()> {
-    let verdict = if round % 2 == 0 { Clear } else { UnderAttack };
-    for number in 0..SITES {
-        topics
-            .report(&report(&site(number), "waf-1", verdict, round))
-            .await?;
-    }
-    Ok(())
-}
+/// The requests of a transaction, in the order in which a producer makes them. The broker has done what they ask
+/// for when their answers are lost.
+const REQUESTS: [ApiKey; 6] = [
+    ApiKey::InitProducerId,
+    ApiKey::AddPartitionsToTxn,
+    ApiKey::Produce,
+    ApiKey::AddOffsetsToTxn,
+    ApiKey::TxnOffsetCommit,
+    ApiKey::EndTxn,
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_and_cut_connections_double_nothing() -> Result<()> {
@@ -37,34 +31,68 @@ async fn lost_answers_and_cut_connections_double_nothing() -> Result<()> {
         let mut service = app.state_service("a", &flags)?;
         service.ready().await?;
         let topics = app.topics()?;
-        let api = service.api().await?;
-        let faults: [&dyn Fn(); 4] = [
-            &|| proxy.drop_answer(ApiKey::EndTxn, 1),
-            &|| proxy.drop_answer(ApiKey::Produce, 1),
-            &|| proxy.drop_answer(ApiKey::AddOffsetsToTxn, 1),
-            &|| proxy.drop_answer(ApiKey::TxnOffsetCommit, 1),
-        ];
+        let worker = format!("{}-a-0", app.id());
         let mut round = 0;
-        for fault in faults {
-            fault();
+        for request in REQUESTS {
+            let before = proxy.dropped();
+            proxy.drop_answer_to(&worker, request, 1);
+            if request == ApiKey::InitProducerId {
+                // Whoever runs has its producer: a new one is made at a start.
+                service.restart().await?;
+                service.ready().await?;
+            }
             round += 1;
             flip(&topics, round).await?;
-            until_applied(&api, round).await?;
+            applied(&service.api().await?, round).await?;
+            let dropped = proxy.dropped() - before;
+            ensure!(dropped == 1, "{dropped} answers to {request:?} were lost");
         }
         proxy.cut().await;
         round += 1;
         flip(&topics, round).await?;
         proxy.restore().await;
-        until_applied(&api, round).await?;
-        ensure!(
-            proxy.dropped() > 0,
-            "no answer was dropped: the faults hit nothing"
-        );
+        applied(&service.api().await?, round).await?;
         exactly(app, round).await?;
         ensure!(service.terminate().await? == 0, "{}", service.end_of_log());
         Ok(())
     })
     .await
+}
+
+/// A broker that stands still keeps its connections, answers nobody, and knows nothing of it when it goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_stands_still_for_seconds_doubles_nothing() -> Result<()> {
+    let kafka = Kafka::start(KafkaOptions::default()).await?;
+    let servers = e2e::shared_servers().await?;
+    let app = Application::at("broker-paused", kafka.bootstrap(), servers.registry_url())?;
+    let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "4")];
+    let service = app.state_service("a", &flags)?;
+    service.ready().await?;
+    let (topics, api) = (app.topics()?, service.api().await?);
+    let mut round = 0;
+    for _ in 0..2 {
+        // What is written before is still on its way through the service.
+        round += 1;
+        flip(&topics, round).await?;
+        kafka.pause_broker(0).await?;
+        round += 1;
+        let paused = async {
+            let look = async || api.request(Method::GET, "/readyz", None).await;
+            let what = "it has noticed that nobody answers";
+            until(what, PATIENCE, look, |answer| {
+                answer.status == StatusCode::SERVICE_UNAVAILABLE
+            })
+            .await?;
+            kafka.resume_broker(0).await
+        };
+        // Reports that nobody takes for now.
+        tokio::try_join!(flip(&topics, round), paused)?;
+        applied(&api, round).await?;
+    }
+    round += 1;
+    flip(&topics, round).await?;
+    applied(&api, round).await?;
+    exactly(&app, round).await
 }
 
 /// Whoever is cut off without noticing is replaced; what it still holds back when it is heard again is refused.
@@ -92,14 +120,14 @@ async fn frozen_connections_cost_their_owner_its_tasks_and_double_nothing() -> R
         )
         .await?;
         flip(&topics, 1).await?;
-        until_applied(&api, 1).await?;
+        applied(&api, 1).await?;
         proxy.freeze();
         flip(&topics, 2).await?;
-        until_applied(&api, 2).await?;
+        applied(&api, 2).await?;
         ensure!(running_at("a").await? == 4, "b still has tasks");
         proxy.thaw();
         flip(&topics, 3).await?;
-        until_applied(&api, 3).await?;
+        applied(&api, 3).await?;
         until(
             "b is back",
             PATIENCE,
@@ -108,33 +136,8 @@ async fn frozen_connections_cost_their_owner_its_tasks_and_double_nothing() -> R
         )
         .await?;
         flip(&topics, 4).await?;
-        until_applied(&api, 4).await?;
+        applied(&api, 4).await?;
         exactly(app, 4).await
     })
     .await
-}
-
-async fn until_applied(api: &e2e::Api, round: i64) -> Result<()> {
-    let look = async || {
-        let objects = api.list("").await?.objects;
-        Ok(objects.iter().filter(|o| o.version == round).count())
-    };
-    let what = format!("round {round} has been applied");
-    until(&what, PATIENCE * 2, look, |n| *n == SITES).await?;
-    Ok(())
-}
-
-/// The committed history of each site has each version once, in order.
-async fn exactly(app: &Application, rounds: i64) -> Result<()> {
-    let expected: Vec<i64> = (1..=rounds).collect();
-    for number in 0..SITES {
-        let states = app.topics()?.states_of(&site(number)).await?;
-        let versions: Option<Vec<i64>> = states
-            .into_iter()
-            .map(|state| state.map(|s| s.version))
-            .collect();
-        let versions = versions.context("nothing was deleted")?;
-        ensure!(versions == expected, "{}: {versions:?}", site(number));
-    }
-    Ok(())
 }

@@ -3,6 +3,7 @@
 //! `make test` runs them. By hand: `cargo run -p devkit -- exec -- cargo test -p e2e`.
 
 mod bad_input;
+mod clocks;
 mod cluster;
 mod config;
 mod connections;
@@ -15,9 +16,13 @@ mod python;
 mod registry;
 mod rest;
 mod restorer;
+mod rounds;
 mod sample;
 mod standbys;
 mod stores;
+mod timers;
+mod workers;
+mod zombies;
 
 use common::schema::{SiteAttackReport, SiteAttackVerdict};
 

@@ -46,6 +46,7 @@ pub(super) async fn lose(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     let lost = proxy.dropped() - before;
     Ok(match hit {
         Ok(()) => Told::note(format!("{lost} lost")),
+        Err(_) if lost == 0 => Told::missed("no such request came"),
         Err(_) => Told::note(format!(
             "{lost} of {count} lost: no more such requests came"
         )),

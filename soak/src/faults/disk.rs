@@ -39,6 +39,9 @@ pub(super) async fn slow(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
         Some(Ok(code)) => bail!("it left with exit code {code}\n{log}"),
         Some(Err(error)) => return Err(error),
     }
+    if hits == 0 {
+        return Ok(Told::missed("it wrote nothing meanwhile"));
+    }
     let also = if leaves { ", left meanwhile" } else { "" };
     Ok(Told::note(format!("{hits} calls by {delay:?}{also}")))
 }
@@ -64,7 +67,7 @@ pub(super) async fn full(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     sleep(scene.step.lasts).await;
     disk.heal()?;
     if hits == 0 && ended.is_err() {
-        return Ok(Told::note("it wrote nothing meanwhile"));
+        return Ok(Told::missed("it wrote nothing meanwhile"));
     }
     service.restart().await?;
     let code = ended?;
@@ -74,6 +77,7 @@ pub(super) async fn full(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     Ok(Told {
         note: format!("{hits} calls refused, exit code {code}"),
         takeover: taken.transpose()?,
+        ..Told::default()
     })
 }
 
@@ -89,11 +93,14 @@ pub(super) async fn corrupt(scene: &Scene<'_>, service: &mut Service) -> Result<
         .join("stores");
     let done = damage(&stores, scene.step.variant);
     service.restart().await?;
-    Ok(Told::note(done?))
+    Ok(match done? {
+        Some(what) => Told::note(what),
+        None => Told::missed("it has no store yet"),
+    })
 }
 
-/// Damages a file below `stores`: cuts it, changes a byte, or removes it.
-fn damage(stores: &Path, variant: u64) -> Result<String> {
+/// Damages a file below `stores`: cuts it, changes a byte, or removes it. None if there is no file.
+fn damage(stores: &Path, variant: u64) -> Result<Option<String>> {
     let mut files = Vec::new();
     for store in children(stores)?.into_iter().filter(|path| path.is_dir()) {
         let of_store = children(&store)?.into_iter().filter(|path| {
@@ -103,7 +110,7 @@ fn damage(stores: &Path, variant: u64) -> Result<String> {
         files.extend(of_store);
     }
     let Some(index) = usize::try_from(variant / 3)?.checked_rem(files.len()) else {
-        return Ok("it has no store yet".to_owned());
+        return Ok(None);
     };
     let file = &files[index];
     let mut bytes = fs::read(file).with_context(|| format!("{}", file.display()))?;
@@ -127,7 +134,7 @@ fn damage(stores: &Path, variant: u64) -> Result<String> {
         }
     };
     let shown = file.strip_prefix(stores).unwrap_or(file);
-    Ok(format!("{} {how}", shown.display()))
+    Ok(Some(format!("{} {how}", shown.display())))
 }
 
 fn children(folder: &Path) -> Result<Vec<PathBuf>> {

@@ -26,6 +26,8 @@ pub struct Done {
     pub victim: Option<String>,
     /// What is worth saying about it.
     pub note: String,
+    /// Did it come to nothing? Such a request was not made, say, or nothing was written meanwhile.
+    pub missed: bool,
     /// How long until survivors served all of the victim's partitions, in ms.
     pub takeover_ms: Option<i64>,
     /// The longest pause of a partition that was hit, in ms.
@@ -41,6 +43,8 @@ pub struct Done {
 pub struct Told {
     /// What is worth saying about it.
     pub note: String,
+    /// Did it come to nothing?
+    pub missed: bool,
     /// How long until survivors served all of the victim's partitions.
     pub takeover: Option<Duration>,
 }
@@ -50,7 +54,15 @@ impl Told {
     pub fn note(note: impl Into<String>) -> Self {
         Self {
             note: note.into(),
-            takeover: None,
+            ..Self::default()
+        }
+    }
+
+    /// It came to nothing: why.
+    pub fn missed(note: impl Into<String>) -> Self {
+        Self {
+            missed: true,
+            ..Self::note(note)
         }
     }
 }
@@ -75,6 +87,7 @@ pub async fn inject(world: &World, step: &Step) -> Done {
         to_ms: 0,
         victim: None,
         note: String::new(),
+        missed: false,
         takeover_ms: None,
         pause_ms: None,
         untouched_ms: None,
@@ -129,7 +142,7 @@ async fn on_instance(world: &World, step: &Step, done: &mut Done) -> Result<()> 
     let to_ms = now_ms();
     world.end_trouble(trouble, to_ms);
     let told = healed?;
-    done.note = told.note;
+    (done.note, done.missed) = (told.note, told.missed);
     done.takeover_ms = told.takeover.map(ms);
     done.pause_ms = longest(world, &scene.owned, done.from_ms, to_ms);
     let after = seen(world, "").await?;

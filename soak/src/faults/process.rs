@@ -23,8 +23,8 @@ pub(super) async fn kill(scene: &Scene<'_>, service: &mut Service) -> Result<Tol
     sleep(scene.step.lasts).await;
     service.restart().await?;
     Ok(Told {
-        note: String::new(),
         takeover: Some(taken?),
+        ..Told::default()
     })
 }
 
@@ -36,8 +36,8 @@ pub(super) async fn zombie(scene: &Scene<'_>, service: &mut Service) -> Result<T
     sleep(scene.step.lasts.saturating_sub(at.elapsed())).await;
     service.resume()?;
     Ok(Told {
-        note: String::new(),
         takeover: Some(taken?),
+        ..Told::default()
     })
 }
 
@@ -59,6 +59,7 @@ pub(super) async fn leave(scene: &Scene<'_>, service: &mut Service) -> Result<To
             "gave up its last commit".to_owned()
         },
         takeover: Some(taken?),
+        ..Told::default()
     })
 }
 

@@ -45,12 +45,12 @@ pub(super) enum Payload {
     Plan(Box<Plan>),
 }
 
-/// A step in the history of a partition: it was made from these positions, and adds one to each.
+/// A step in the history of a partition: it was made from this position, and adds one. Where the source goes on is a row
+/// of the changelog (`docs/adr/0006-the-source-position-is-a-row.md`): one position stands for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Piece {
     pub(super) partition: u32,
     pub(super) changelog: i64,
-    pub(super) offset: i64,
 }
 
 #[derive(Default)]
@@ -72,17 +72,15 @@ enum State {
     },
 }
 
-/// Changelog and source offset of a partition, each counted in commits.
+/// The changelog of a partition, counted in commits.
 #[derive(Default)]
 pub(super) struct Partition {
     /// Commits that are decided: the truth.
     pub(super) decided: i64,
     /// What a reader of committed records sees.
     pub(super) changelog: i64,
-    pub(super) offset: i64,
-    /// Transactions without a marker on the changelog; those without one for the source offset.
+    /// Transactions without a marker on it.
     pub(super) open: u32,
-    pub(super) open_offsets: u32,
     pub(super) last: Option<(Sender, u32)>,
     /// How many were decided when everything was as it shall be.
     pub(super) before: i64,
@@ -217,7 +215,6 @@ impl World {
             for piece in pieces {
                 let partition = self.kafka.partition(piece.partition);
                 partition.open += 1;
-                partition.open_offsets += 1;
             }
         }
         Answer::Written
@@ -256,7 +253,8 @@ impl World {
         }
     }
 
-    /// The markers follow: readers wait for them, the client does not.
+    /// The markers follow: readers wait for them, the client does not. Those of the group's offsets nobody waits for
+    /// but the next transaction.
     fn resolve(&mut self, id: &str, payload: Payload, commit: bool) {
         let is_plan = matches!(payload, Payload::Plan(_));
         let left = if is_plan { 1 } else { 2 };
@@ -297,16 +295,12 @@ impl World {
             }
         };
         match payload {
+            Payload::Tasks(_) if offsets => {}
             Payload::Tasks(pieces) => {
                 for piece in pieces {
                     let partition = self.kafka.partition(piece.partition);
-                    let (open, end) = if offsets {
-                        (&mut partition.open_offsets, &mut partition.offset)
-                    } else {
-                        (&mut partition.open, &mut partition.changelog)
-                    };
-                    *open -= 1;
-                    *end += i64::from(commit);
+                    partition.open -= 1;
+                    partition.changelog += i64::from(commit);
                 }
             }
             Payload::Plan(plan) if commit => {

@@ -38,15 +38,16 @@
 //! | a plan of another leader that fits is left | not in 20,000: its members differ anyway |
 //!
 //! A seed that fails prints what happened. `SIM_SEED` runs one again, `SIM_SCHEDULES` sets how many
-//! there are and `SIM_FIRST` where they start; for long hunts, optimise this crate:
-//! `cargo test --config profile.dev.package.engine.opt-level=2 -p engine --lib sim -- --nocapture`.
+//! there are and `SIM_FIRST` where they start. A debug build runs some two hundred schedules a second beside other work.
+//! For long hunts, optimise this crate: half a millisecond of processor time each, so thousands a second on two cores:
+//! `cargo test --config profile.dev.package.engine.opt-level=3 -p engine --lib sim -- --nocapture`.
 
 use std::{
     env,
     ops::Range,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 mod beats;
@@ -154,7 +155,12 @@ fn no_schedule_breaks_the_rules() {
     };
     let begun = Instant::now();
     match hunt(first..first + count, None) {
-        Ok(total) => println!("{count} schedules in {:?}: {total:?}", begun.elapsed()),
+        Ok(total) => {
+            let took = begun.elapsed();
+            let a_second =
+                Duration::from_secs(1).as_nanos() * u128::from(count) / took.as_nanos().max(1);
+            println!("{count} schedules in {took:?}, {a_second} a second: {total:?}");
+        }
         Err(seed) => {
             let why = run(seed, None, true).unwrap_err();
             panic!("{why}\nagain: SIM_SEED={seed} cargo test -p engine --lib membership::sim");

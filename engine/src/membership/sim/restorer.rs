@@ -87,16 +87,10 @@ impl World {
                 continue;
             };
             let partition = &self.kafka.partitions[*number as usize];
-            match end {
+            match *end {
                 None if partition.open == 0 || hasty => *end = Some(partition.changelog),
                 None => {}
-                // Kafka does not tell an offset while a transaction with it is not resolved.
-                Some(changelog) if partition.open_offsets == 0 || hasty => {
-                    let offset = partition.offset;
-                    let changelog = *changelog;
-                    complete.push((*number, Task { changelog, offset }));
-                }
-                Some(_) => {}
+                Some(changelog) => complete.push((*number, Task { changelog })),
             }
         }
         for (partition, task) in complete {

@@ -9,17 +9,14 @@ impl World {
     pub(super) fn decide(&mut self, from: &Sender, id: &str, epoch: u32, pieces: &[Piece]) {
         let who = || format!("{from} with epoch {epoch} of {id}");
         self.note(|| {
-            let pieces = pieces.iter().map(|p| (p.partition, p.changelog, p.offset));
+            let pieces = pieces.iter().map(|p| (p.partition, p.changelog));
             let pieces: Vec<_> = pieces.collect();
-            format!(
-                "{} commits (partition, changelog, offset) {pieces:?}",
-                who()
-            )
+            format!("{} commits (partition, changelog) {pieces:?}", who())
         });
         for piece in pieces {
             self.tally.commits += 1;
             let partition = &mut self.kafka.partitions[piece.partition as usize];
-            if (piece.changelog, piece.offset) != (partition.decided, partition.decided) {
+            if piece.changelog != partition.decided {
                 let last = partition.last.as_ref();
                 let last = last.map(|(last, epoch)| format!("{last} with epoch {epoch}"));
                 let violation = format!(

@@ -10,11 +10,10 @@ use super::{
     world::World,
 };
 
-/// Where a task stands: what it does next is made from the state at these positions.
+/// Where a task stands: what it does next is made from the state at this position.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Task {
     pub(super) changelog: i64,
-    pub(super) offset: i64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +159,6 @@ impl World {
                 pieces.push(Piece {
                     partition: *partition,
                     changelog: task.changelog,
-                    offset: task.offset,
                 });
             }
         }
@@ -221,7 +219,6 @@ impl World {
                 for piece in worker.under_way.take().into_iter().flatten() {
                     if let Some(task) = worker.tasks.get_mut(&piece.partition) {
                         task.changelog += 1;
-                        task.offset += 1;
                         let stores = &mut self.machines[p.machine].stores;
                         stores.insert(piece.partition, task.changelog);
                     }

@@ -1,0 +1,50 @@
+//! Rounds of reports: each flips every site once more, so the history of a site must have each version once, in order.
+
+use anyhow::{Context as _, Result, ensure};
+use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
+use e2e::{Api, Application, PATIENCE, Topics, until};
+
+use crate::report;
+
+const SITES: usize = 40;
+
+fn site(number: usize) -> String {
+    format!("site-{number:04}.example.com")
+}
+
+/// Flips every site once more. Rounds count from 1.
+pub(crate) async fn flip(topics: &Topics, round: i64) -> Result<()> {
+    let verdict = if round % 2 == 0 { Clear } else { UnderAttack };
+    for number in 0..SITES {
+        let report = report(&site(number), "waf-1", verdict, round);
+        topics.report(&report).await?;
+    }
+    Ok(())
+}
+
+/// Waits until every site has been flipped by this round.
+pub(crate) async fn applied(api: &Api, round: i64) -> Result<()> {
+    let look = async || {
+        let objects = api.list("").await?.objects;
+        Ok(objects.iter().filter(|o| o.version == round).count())
+    };
+    let what = format!("round {round} has been applied");
+    until(&what, PATIENCE * 2, look, |n| *n == SITES).await?;
+    Ok(())
+}
+
+/// The output topic, read committed, has each version of each site once, in order.
+pub(crate) async fn exactly(app: &Application, rounds: i64) -> Result<()> {
+    let expected: Vec<i64> = (1..=rounds).collect();
+    let states = app.topics()?.states().await?;
+    for number in 0..SITES {
+        let id = site(number);
+        let of_site = states.iter().filter(|(record, _)| record.key_text() == id);
+        let versions: Option<Vec<i64>> = of_site
+            .map(|(_, state)| state.as_ref().map(|s| s.version))
+            .collect();
+        let versions = versions.context("nothing was deleted")?;
+        ensure!(versions == expected, "{id}: {versions:?}");
+    }
+    Ok(())
+}

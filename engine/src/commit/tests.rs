@@ -1,0 +1,247 @@
+//! Errors as brokers answer them, through the table, against the real committer: librdkafka's mock cluster speaks the
+//! protocol on loopback and answers what it is told to.
+
+use std::path::Path;
+
+use rdkafka::{
+    consumer::Consumer as _,
+    mocking::MockCluster,
+    producer::DefaultProducerContext,
+    types::{RDKafkaApiKey, RDKafkaRespErr},
+};
+
+use super::*;
+use crate::{
+    epoch::{Output, Rows},
+    store::{OBJECT, Shared, Store, row_key},
+};
+
+const PARTITION: u32 = 0;
+
+#[test]
+fn a_producer_is_stuck_when_only_others_are_answered() {
+    let mut stall = Stall::at(7, 3);
+    // Nobody is answered: the brokers are away.
+    assert!(!stall.is_stuck(7, 3));
+    assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY - 1, 3));
+    // Something was delivered.
+    assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY, 2));
+    assert!(!stall.is_stuck(6 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
+    assert!(stall.is_stuck(7 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
+}
+
+/// A committer with a cluster and a store of its own.
+struct Bench {
+    brokers: MockCluster<'static, DefaultProducerContext>,
+    committer: Committer,
+    store: Arc<Store>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let brokers = MockCluster::new(1).unwrap();
+        let kafka = kafka::Args {
+            bootstrap_servers: brokers.bootstrap_servers(),
+            kafka: Vec::new(),
+        };
+        let consumer: kafka::Consumer = kafka::create(&kafka.consumer("app-a-0", "app")).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let settings = Settings {
+            names: Arc::new(Names::of("app")),
+            group: consumer.group_metadata().unwrap(),
+            committed: Arc::new(|_| {}),
+            stop: Arc::clone(&stop),
+            pulse: Pulse::default(),
+            answers: Pulse::default(),
+        };
+        let committer = Committer::new(&kafka, "app-a-0", settings).unwrap();
+        let shared = Shared::in_memory().unwrap();
+        let store = Store::open(&shared, Path::new("/commit"), "app", PARTITION).unwrap();
+        Self {
+            brokers,
+            committer,
+            store: Arc::new(store),
+            stop,
+        }
+    }
+
+    /// An epoch with one of everything: a row, an output, an offset.
+    fn epoch(&self) -> Epoch {
+        let mut rows = Rows::default();
+        rows.push(&row_key(OBJECT, b"site"), Some(b"attacked"));
+        self.with(
+            rows,
+            vec![Output {
+                to: Destination::States,
+                key: Some(b"site".to_vec()),
+                value: Some(b"attacked".to_vec()),
+            }],
+        )
+    }
+
+    fn with(&self, rows: Rows, outputs: Vec<Output>) -> Epoch {
+        let task = TaskEpoch {
+            partition: PARTITION,
+            store: Arc::clone(&self.store),
+            rows,
+            outputs,
+            next_offset: Some(7),
+            records: 1,
+            digest: 0,
+        };
+        Epoch {
+            tasks: vec![Arc::new(task)],
+        }
+    }
+
+    /// Is the epoch's row in the store?
+    fn has_row(&self) -> bool {
+        let row = self.store.get(&row_key(OBJECT, b"site")).unwrap();
+        row.is_some()
+    }
+}
+
+/// The name of an outcome.
+fn name(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Committed => "committed",
+        Outcome::Aborted(_) => "aborted",
+        Outcome::Lost(_) => "lost",
+        Outcome::Failed(_) => "failed",
+    }
+}
+
+/// What brokers may answer to each request of a transaction, and what must become of the epoch.
+#[test]
+fn every_class_of_error_of_every_request_has_its_outcome() {
+    use RDKafkaApiKey::{
+        AddOffsetsToTxn, AddPartitionsToTxn, EndTxn, InitProducerId, Produce, TxnOffsetCommit,
+    };
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR__TRANSPORT as CUT,
+        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT,
+        RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS as LOADING,
+        RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED as GROUP_REFUSED,
+        RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION as OLD_GENERATION,
+        RD_KAFKA_RESP_ERR_INVALID_PRODUCER_EPOCH as OLD_EPOCH,
+        RD_KAFKA_RESP_ERR_INVALID_TXN_STATE as OTHER_STATE,
+        RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE as TOO_LARGE,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED,
+        RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION as OTHER_LEADER,
+        RD_KAFKA_RESP_ERR_PRODUCER_FENCED as FENCED,
+        RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED as REFUSED,
+        RD_KAFKA_RESP_ERR_UNKNOWN as UNKNOWN,
+    };
+    type Answers<'a> = &'a [(RDKafkaApiKey, &'a [RDKafkaRespErr])];
+    let cases: [(Answers<'_>, &str); 17] = [
+        // Retriable: the same call again, and the epoch is committed.
+        (&[(AddPartitionsToTxn, &[CONCURRENT, LOADING])], "committed"),
+        (&[(Produce, &[OTHER_LEADER, CUT])], "committed"),
+        (&[(AddOffsetsToTxn, &[CONCURRENT, MOVED, CUT])], "committed"),
+        (
+            &[(TxnOffsetCommit, &[LOADING, CONCURRENT, CUT])],
+            "committed",
+        ),
+        (&[(EndTxn, &[CONCURRENT, MOVED, CUT])], "committed"),
+        // Abortable: nothing of the epoch is committed, and the producer goes on.
+        (&[(AddPartitionsToTxn, &[REFUSED])], "aborted"),
+        (&[(Produce, &[TOO_LARGE])], "aborted"),
+        (&[(AddOffsetsToTxn, &[GROUP_REFUSED])], "aborted"),
+        (&[(TxnOffsetCommit, &[OLD_GENERATION])], "aborted"),
+        (&[(EndTxn, &[UNKNOWN])], "aborted"),
+        // Fenced, or fatal otherwise: this producer is at its end.
+        (&[(AddPartitionsToTxn, &[OLD_EPOCH])], "lost"),
+        (&[(AddOffsetsToTxn, &[OLD_EPOCH])], "lost"),
+        (&[(TxnOffsetCommit, &[OLD_EPOCH])], "lost"),
+        (&[(EndTxn, &[OLD_EPOCH])], "lost"),
+        (&[(EndTxn, &[FENCED])], "lost"),
+        (&[(EndTxn, &[OTHER_STATE])], "lost"),
+        // Of a record it may be another reason; the abort tells.
+        (
+            &[(Produce, &[OLD_EPOCH]), (InitProducerId, &[FENCED])],
+            "lost",
+        ),
+    ];
+    for (answers, expected) in cases {
+        let what = format!("{answers:?}");
+        let mut bench = Bench::new();
+        bench.committer.initialise().unwrap();
+        for (request, errors) in answers {
+            bench.brokers.request_errors(*request, errors);
+        }
+        let outcome = bench.committer.commit(&bench.epoch());
+        assert_eq!(name(&outcome), expected, "{what}: {outcome:?}");
+        assert_eq!(bench.has_row(), expected == "committed", "{what}");
+
+        // The brokers are well again: what was thrown away can be offered once more, and is taken in the end. A purge
+        // of the transaction before may cost another one.
+        for (request, _) in answers {
+            bench.brokers.clear_request_errors(*request);
+        }
+        let mut then = bench.committer.commit(&bench.epoch());
+        for _ in 0..3 {
+            if name(&then) == "aborted" {
+                then = bench.committer.commit(&bench.epoch());
+            }
+        }
+        let goes_on = if expected == "lost" {
+            "lost"
+        } else {
+            "committed"
+        };
+        assert_eq!(name(&then), goes_on, "{what}, then {then:?}");
+        assert_eq!(bench.has_row(), goes_on == "committed", "{what}");
+    }
+}
+
+#[test]
+fn a_producer_is_initialised_again_and_again_unless_that_is_refused() {
+    use RDKafkaRespErr::{
+        RD_KAFKA_RESP_ERR__TRANSPORT as CUT,
+        RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED as REFUSED,
+        RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS as CONCURRENT,
+        RD_KAFKA_RESP_ERR_NOT_COORDINATOR as MOVED, RD_KAFKA_RESP_ERR_PRODUCER_FENCED as FENCED,
+    };
+    let cases = [
+        (&[CONCURRENT, MOVED, CUT][..], true),
+        (&[REFUSED], false),
+        (&[FENCED], false),
+    ];
+    for (errors, goes_on) in cases {
+        let bench = Bench::new();
+        bench
+            .brokers
+            .request_errors(RDKafkaApiKey::InitProducerId, errors);
+        let initialised = bench.committer.initialise();
+        assert_eq!(initialised.is_ok(), goes_on, "{errors:?}: {initialised:?}");
+    }
+}
+
+/// The connection is cut at every try to commit, and the instance must end: the commit may have happened or not.
+#[test]
+fn a_commit_of_unknown_outcome_is_lost_and_not_in_the_store() {
+    let cut = [RDKafkaRespErr::RD_KAFKA_RESP_ERR__TRANSPORT; 1_000];
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    bench.brokers.request_errors(RDKafkaApiKey::EndTxn, &cut);
+    bench.stop.store(true, Ordering::Release);
+    // Without records, of which the delivery would be waited for: offsets only.
+    let outcome = bench
+        .committer
+        .commit(&bench.with(Rows::default(), Vec::new()));
+    assert!(
+        matches!(&outcome, Outcome::Lost(why) if why.starts_with("commit: ") && !why.contains("abort")),
+        "{outcome:?}"
+    );
+}
+
+#[test]
+fn a_committer_that_was_cut_off_writes_to_no_store() {
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    assert!(bench.committer.tie().cut());
+    let outcome = bench.committer.commit(&bench.epoch());
+    assert_eq!(name(&outcome), "lost", "{outcome:?}");
+    assert!(!bench.has_row());
+}
