@@ -1,6 +1,6 @@
 //! Rounds of reports: each flips every site once more, so the history of a site must have each version once, in order.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
 use e2e::{Api, Application, PATIENCE, Topics, until};
 
@@ -37,14 +37,21 @@ pub(crate) async fn applied(api: &Api, round: i64) -> Result<()> {
 pub(crate) async fn exactly(app: &Application, rounds: i64) -> Result<()> {
     let expected: Vec<i64> = (1..=rounds).collect();
     let states = app.topics()?.states().await?;
+    let mut wrong = Vec::new();
     for number in 0..SITES {
         let id = site(number);
         let of_site = states.iter().filter(|(record, _)| record.key_text() == id);
-        let versions: Option<Vec<i64>> = of_site
-            .map(|(_, state)| state.as_ref().map(|s| s.version))
-            .collect();
-        let versions = versions.context("nothing was deleted")?;
-        ensure!(versions == expected, "{id}: {versions:?}");
+        // Where they are: whoever looks for the reason needs it.
+        let (places, versions): (Vec<_>, Vec<_>) = of_site
+            .map(|(record, state)| {
+                let version = state.as_ref().map_or(0, |state| state.version);
+                ((record.partition, record.offset), version)
+            })
+            .unzip();
+        if versions != expected {
+            wrong.push(format!("{id}: {versions:?} at {places:?}"));
+        }
     }
+    ensure!(wrong.is_empty(), "{}\n{}", wrong.join("\n"), app.tails());
     Ok(())
 }
