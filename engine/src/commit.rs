@@ -368,8 +368,10 @@ impl Committer {
 
     /// After the commit: rows and positions go to the stores.
     fn store(&mut self, epoch: &Epoch) -> Outcome {
+        // Held until the stores are written: meanwhile nobody can cut the tie.
         let is_cut = self.tie.0.lock();
-        if *is_cut.unwrap_or_else(std::sync::PoisonError::into_inner) {
+        let is_cut = is_cut.unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *is_cut {
             return Outcome::Lost("given up before the call returned".into());
         }
         let positions = self.producer.take_positions();

@@ -40,6 +40,11 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::hearing(|_, _| {})
+    }
+
+    /// `committed` hears of every committed epoch, and is handed the committer's tie.
+    fn hearing(committed: impl Fn(&Tie, &TaskEpoch) + Send + Sync + 'static) -> Self {
         let brokers = MockCluster::new(1).unwrap();
         let kafka = kafka::Args {
             bootstrap_servers: brokers.bootstrap_servers(),
@@ -47,15 +52,18 @@ impl Bench {
         };
         let consumer: kafka::Consumer = kafka::create(&kafka.consumer("app-a-0", "app")).unwrap();
         let stop = Arc::new(AtomicBool::new(false));
+        let tie = Arc::new(std::sync::OnceLock::<Tie>::new());
+        let its_tie = Arc::clone(&tie);
         let settings = Settings {
             names: Arc::new(Names::of("app")),
             group: consumer.group_metadata().unwrap(),
-            committed: Arc::new(|_| {}),
+            committed: Arc::new(move |epoch| committed(its_tie.get().unwrap(), epoch)),
             stop: Arc::clone(&stop),
             pulse: Pulse::default(),
             answers: Pulse::default(),
         };
         let committer = Committer::new(&kafka, "app-a-0", settings).unwrap();
+        tie.set(committer.tie()).unwrap();
         let shared = Shared::in_memory().unwrap();
         let store = Store::open(&shared, Path::new("/commit"), "app", PARTITION).unwrap();
         Self {
@@ -244,4 +252,19 @@ fn a_committer_that_was_cut_off_writes_to_no_store() {
     let outcome = bench.committer.commit(&bench.epoch());
     assert_eq!(name(&outcome), "lost", "{outcome:?}");
     assert!(!bench.has_row());
+}
+
+#[test]
+fn a_committer_is_not_cut_off_while_it_writes_to_the_stores() {
+    let (heard, cuts) = mpsc::channel();
+    let heard = Mutex::new(heard);
+    let mut bench = Bench::hearing(move |tie, _| {
+        let cut = tie.cut();
+        heard.lock().unwrap().send(cut).unwrap();
+    });
+    bench.committer.initialise().unwrap();
+    let outcome = bench.committer.commit(&bench.epoch());
+    assert_eq!(name(&outcome), "committed", "{outcome:?}");
+    assert_eq!(cuts.try_iter().collect::<Vec<_>>(), [false]);
+    assert!(bench.has_row());
 }
