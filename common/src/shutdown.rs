@@ -1,6 +1,18 @@
 //! One token that every part of a service watches: cancelled by SIGTERM or Ctrl-C.
 
+use std::{io::Write as _, process::ExitCode};
+
 pub use tokio_util::sync::CancellationToken as Shutdown;
+
+/// Ends the process without taking it down piece by piece: a thread that is still within a call of RocksDB
+/// or librdkafka, because a disk or a broker does not answer, would meet destructors of what it is using.
+pub fn exit(code: ExitCode) -> ! {
+    let failed = code != ExitCode::SUCCESS;
+    // Whoever reads them is gone if that fails.
+    drop(std::io::stdout().flush());
+    drop(std::io::stderr().flush());
+    signal_hook::low_level::exit(i32::from(failed))
+}
 
 /// A token that SIGTERM, SIGINT or SIGHUP cancels. A second signal ends the process at once, for a
 /// person who does not want to wait.

@@ -22,6 +22,11 @@ use rdkafka_sys as rdsys;
 
 use crate::{events::Events, intake::SourceRecord};
 
+/// An answer to a fetch need not be smaller than this.
+const LEAST_ANSWER: usize = 1 << 20;
+/// A consumer without partitions has nothing more to say after this time.
+const DRAINED_AFTER: Duration = Duration::from_millis(20);
+
 /// A consumer with manual assignment that is read in batches.
 pub struct Fetcher {
     // Declared before the consumer: dropped first, as librdkafka requires.
@@ -41,6 +46,16 @@ impl Drop for Queue {
     fn drop(&mut self) {
         // SAFETY: the queue was obtained from `rd_kafka_queue_get_consumer` and is destroyed once.
         unsafe { rdsys::rd_kafka_queue_destroy(self.0) }
+    }
+}
+
+impl Drop for Fetcher {
+    /// librdkafka 2.12 may wait for ever for a consumer that is destroyed while it has partitions, and
+    /// records of them in its queue: it is given neither.
+    fn drop(&mut self) {
+        if self.consumer.unassign().is_ok() {
+            while !self.next(DRAINED_AFTER).is_empty() {}
+        }
     }
 }
 
@@ -153,11 +168,17 @@ impl Fetcher {
     }
 }
 
-/// Bounds the queue of a consumer, unless the user has.
+/// Bounds the queue of a consumer, and what one answer adds to it, so far as the user has not.
 pub fn bound_queue(config: &mut ClientConfig, bytes: usize) {
-    let key = "queued.max.messages.kbytes";
-    if config.get(key).is_none() {
-        config.set(key, (bytes >> 10).max(1).to_string());
+    let bounds = [
+        ("queued.max.messages.kbytes", (bytes >> 10).max(1)),
+        ("fetch.max.bytes", bytes.max(LEAST_ANSWER)),
+        ("fetch.message.max.bytes", (bytes / 8).max(LEAST_ANSWER / 8)),
+    ];
+    for (key, bound) in bounds {
+        if config.get(key).is_none() {
+            config.set(key, bound.to_string());
+        }
     }
 }
 

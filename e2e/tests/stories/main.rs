@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod connections;
 mod disk;
+mod fetching;
 mod mail;
 mod million;
 mod mistakes;
