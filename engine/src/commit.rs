@@ -14,10 +14,8 @@ use std::{
 
 use common::{kafka, topics::Names};
 use rdkafka::{
-    Offset, TopicPartitionList,
-    consumer::ConsumerGroupMetadata,
-    error::KafkaError,
-    producer::{Producer as _, PurgeConfig},
+    Offset, TopicPartitionList, consumer::ConsumerGroupMetadata, error::KafkaError,
+    producer::Producer as _,
 };
 
 use crate::{
@@ -345,24 +343,23 @@ impl Committer {
         }
     }
 
+    /// What is on its way is waited for, never purged: the broker may have it, and librdkafka would give the
+    /// numbers of those records to the next ones, which the broker then takes for repeats and drops.
     fn abort(&mut self, why: String) -> Outcome {
-        self.producer
-            .client()
-            .purge(PurgeConfig::default().queue().inflight());
         loop {
             self.settings.pulse.beat();
-            // What was purged is reported too, and `abort_transaction` waits for that to be heard.
-            for _ in 0..10 {
-                if self.producer.in_flight() > 0 {
-                    self.producer.serve(LOOK_UP);
-                }
-            }
-            let Err(error) = self.producer.client().abort_transaction(CALL) else {
+            // The reports of what the call itself purges are heard between two calls.
+            let patience = match self.producer.in_flight() {
+                0 => CALL,
+                _ => LOOK_UP,
+            };
+            let Err(error) = self.producer.client().abort_transaction(patience) else {
                 return Outcome::Aborted(why);
             };
             if way(&error, false) != Way::Again || self.stopping() {
                 return Outcome::Lost(format!("{why}; abort: {error}"));
             }
+            self.producer.serve(LOOK_UP);
         }
     }
 

@@ -182,8 +182,8 @@ fn every_class_of_error_of_every_request_has_its_outcome() {
         assert_eq!(name(&outcome), expected, "{what}: {outcome:?}");
         assert_eq!(bench.has_row(), expected == "committed", "{what}");
 
-        // The brokers are well again: what was thrown away can be offered once more, and is taken in the end. A purge
-        // of the transaction before may cost another one.
+        // The brokers are well again: what was thrown away can be offered once more, and is taken in the end. An abort
+        // empties librdkafka's queues at some moment, which may cost another one.
         for (request, _) in answers {
             bench.brokers.clear_request_errors(*request);
         }
