@@ -68,8 +68,8 @@ pub struct Args {
     /// How often to commit: the time until a change can be read
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
-    /// Memory of this process, in MiB: divided among stores, caches, epochs and queues
-    #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 256)]
+    /// Memory for stores, caches, epochs and queues together, in MiB
+    #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 512)]
     pub memory_mb: usize,
     /// Longest object id, in bytes
     #[arg(

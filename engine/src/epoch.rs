@@ -4,6 +4,10 @@ use std::sync::Arc;
 
 use crate::{processor::Reason, store::Store};
 
+/// What a record of an epoch costs beside its key and value: its place in the epoch, and about what
+/// librdkafka adds to its copy.
+pub const RECORD_BYTES: usize = 128;
+
 /// A row of a task's store and of the changelog: key with its prefix, value or deletion.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
 

@@ -1,4 +1,4 @@
-//! How the memory of a process is divided: one budget, a share for each part that grows with the work.
+//! How memory is divided: one budget, a share for each part that grows with the work.
 //!
 //! Shares are bounds, not reservations: a part that has little to do takes little. What RocksDB, the
 //! cache of objects and restores hold is counted by the byte; what an epoch or librdkafka holds is
@@ -12,15 +12,16 @@ use std::sync::{
 /// The least that an instance can work with, in MiB.
 pub const LEAST_MIB: usize = 96;
 
-/// Code, stacks, clients, metrics, and what the allocator has taken back but not given away.
+/// Code, stacks, clients, metrics.
 const FIXED: usize = 48 << 20;
 /// An epoch exists up to three times: it is filled while the one before is committed, and librdkafka
 /// has a copy of that.
 const EPOCHS: usize = 3;
-/// A message in librdkafka's queue takes so many times the bytes that librdkafka counts for it.
-const MESSAGE_OVERHEAD: usize = 4;
+/// A short message in librdkafka's queue takes so many times the bytes that librdkafka counts for it, what
+/// an answer adds to a queue that was not quite full included.
+const MESSAGE_OVERHEAD: usize = 12;
 /// A consumer whose queue is smaller than this starves.
-const LEAST_QUEUE: usize = 2 << 20;
+const LEAST_QUEUE: usize = 1 << 20;
 
 /// The shares of a budget, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

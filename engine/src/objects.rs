@@ -10,15 +10,18 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use hashbrown::{HashTable, hash_table};
+use smallvec::SmallVec;
 
 use crate::{
     digest,
-    epoch::{Rows, TaskEpoch},
+    epoch::{RECORD_BYTES, Rows, TaskEpoch},
     memory::{Account, Pool},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
 
+/// Keys that are looked at together.
+pub const LOOK_AHEAD: usize = 32;
 /// What an entry costs beside its key and value: the slot in the table, the allocation of the key.
 const ENTRY_BYTES: usize = 32;
 
@@ -77,7 +80,7 @@ pub struct Objects<V> {
     /// Asked for since the last cut, with the order of their keys.
     touched: Vec<(u64, usize)>,
     bytes: usize,
-    /// Bytes of the values asked for since the last cut: about what the epoch will hold of them.
+    /// Stored bytes of the values asked for since the last cut: about what the epoch will hold of them.
     touched_bytes: usize,
     account: Account,
     /// Where the search for something to let go stands.
@@ -116,19 +119,28 @@ impl<V: Value> Objects<V> {
         if !entry.listed {
             entry.listed = true;
             self.touched.push((0, place));
-            self.touched_bytes += entry.bytes;
+            let stored = entry.value.as_ref().map_or(0, Value::stored_bytes);
+            self.touched_bytes += RECORD_BYTES + entry.key.len() + stored;
         }
         Ok(entry)
     }
 
-    /// Looks at an entry that is in the cache, so that whoever asks for it next need not wait for memory.
-    /// Asked for many keys in a row, it waits for all of them at once.
-    pub(crate) fn look_ahead(&self, key: &[u8]) {
-        let hash = hash(&self.hasher, key);
-        let entries = &self.entries;
-        let found = self.places.find(hash, |at| &entries[*at].key[1..] == key);
-        let value = found.and_then(|at| entries[*at].value.as_ref());
-        std::hint::black_box(value.map(Value::glance));
+    /// Looks at what is in the cache of these keys, so that whoever asks for them next need not wait for
+    /// memory. What one entry is found by comes from several places, each known from the one before; step
+    /// by step for many keys, the waiting is done for all of them at once.
+    pub(crate) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let hashes = keys.map(|key| hash(&self.hasher, key));
+        // The first that may be it: nearly always it is.
+        let found = hashes.filter_map(|hash| self.places.find(hash, |_| true));
+        let places: SmallVec<[usize; LOOK_AHEAD]> = found.copied().collect();
+        let entries = || places.iter().map(|place| &self.entries[*place]);
+        for entry in entries() {
+            std::hint::black_box((entry.used, entry.value.is_some()));
+        }
+        for entry in entries() {
+            std::hint::black_box(entry.key.last());
+            std::hint::black_box(entry.value.as_ref().map(Value::glance));
+        }
     }
 
     /// Brings an entry in from the store.
@@ -186,7 +198,7 @@ impl<V: Value> Objects<V> {
         self.account.set(self.bytes);
     }
 
-    /// About how much memory the values asked for since the last cut take.
+    /// About how many bytes of rows the values asked for since the last cut make.
     pub(crate) fn touched_bytes(&self) -> usize {
         self.touched_bytes
     }

@@ -7,7 +7,7 @@
 use common::avro::Schema;
 
 use crate::{
-    epoch::{Destination, Output},
+    epoch::{Destination, Output, RECORD_BYTES},
     objects::Objects,
     store,
     timers::Timers,
@@ -24,6 +24,10 @@ pub trait Value: Sized + Send + 'static {
     fn decode(bytes: &[u8]) -> Result<Self, String>;
     /// About how much memory it holds beside itself: what the cache of values counts.
     fn heap_bytes(&self) -> usize;
+    /// About how long its stored form is: what the epoch counts, in which it may become a row.
+    fn stored_bytes(&self) -> usize {
+        self.heap_bytes()
+    }
     /// Reads a little of the memory it holds beside itself: what the next event will look at. What it
     /// returns means nothing.
     fn glance(&self) -> usize {
@@ -99,7 +103,7 @@ pub struct Outputs {
 impl Outputs {
     /// Writes `value` (framed) under `key`; `None` is a tombstone.
     pub fn emit(&mut self, key: &[u8], value: Option<Vec<u8>>) {
-        self.bytes += (key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
+        self.bytes += (RECORD_BYTES + key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
         self.records.push(Output {
             to: Destination::States,
             key: Some(key.to_vec()),

@@ -48,7 +48,7 @@ pub struct Settings {
 pub struct Load {
     /// Source records.
     pub records: u64,
-    /// Their keys and values, those of the outputs, and the objects that were asked for.
+    /// Their keys and values, the outputs, and the rows that may come of it.
     pub bytes: u64,
 }
 
@@ -201,15 +201,16 @@ impl<P: Processor> Task<P> {
     /// What was taken in since the last cut.
     #[must_use]
     pub fn pending(&self) -> Load {
+        let rows = self.objects.touched_bytes() + self.timers.changed_bytes();
         Load {
-            bytes: self.load.bytes + self.outputs.bytes + self.objects.touched_bytes() as u64,
+            bytes: self.load.bytes + self.outputs.bytes + rows as u64,
             ..self.load
         }
     }
 
-    /// Brings the object of a record that comes soon near the processor.
-    pub fn look_ahead(&self, key: &[u8]) {
-        self.objects.look_ahead(key);
+    /// Brings the objects of records that come soon near the processor.
+    pub fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        self.objects.look_ahead(keys);
     }
 
     /// Processes one record.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     digest,
-    epoch::{Rows, TaskEpoch},
+    epoch::{RECORD_BYTES, Rows, TaskEpoch},
     store::{self, Store, TIMER},
 };
 
@@ -73,6 +73,11 @@ impl Timers {
             .entry((due_ms, key.to_vec()))
             .and_modify(|change| change.armed = armed)
             .or_insert(Change { armed, before });
+    }
+
+    /// About how many bytes of rows the changes since the last cut make.
+    pub(crate) fn changed_bytes(&self) -> usize {
+        self.changes.len() * RECORD_BYTES
     }
 
     /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call.

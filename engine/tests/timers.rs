@@ -15,6 +15,7 @@ use common::{
 use engine::{
     epoch::TaskEpoch,
     intake::{Limits, SourceRecord},
+    memory::Pool,
     processor::{Context, Event, Failure, Processor, Value},
     store::{Shared, Store},
     task::{Progress, Schemas, Settings, Task},
@@ -139,6 +140,7 @@ impl World {
                 record_bytes: 64,
             },
             dead_letters: Encoder::new(Arc::new(letters)),
+            objects: Pool::of(1 << 20),
         };
         let text = r#"{"type": "record", "name": "Alarm", "fields": []}"#;
         let schema = Schema::parse(SCHEMA, text).expect("a record schema");

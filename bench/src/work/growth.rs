@@ -1,8 +1,8 @@
 //! What a report costs as things grow: agents of an object, objects, partitions.
 //!
 //! Agents grow while the number of votes stays a million: a report is one of ten votes or one of a thousand, and the
-//! data are as many. Objects grow on the least memory that an instance works with, until their store is more than ten
-//! times as large; each exists before anything is measured. Where Kafka Streams would need most of an hour, only ours
+//! data are as many. Objects grow on the smallest `--memory-mb` that there is, until their store is more than ten times
+//! as large; each exists before anything is measured. Where Kafka Streams would need most of an hour, only ours
 //! is measured.
 
 use anyhow::Result;

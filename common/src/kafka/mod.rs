@@ -196,7 +196,7 @@ impl Args {
             .set("auto.offset.reset", "earliest")
             .set("isolation.level", "read_committed")
             // The default of 1000 stalls a consumer for a second whenever its queue has been full.
-            .set("fetch.queue.backoff.ms", "20");
+            .set("fetch.queue.backoff.ms", "5");
         config
     }
 

@@ -295,6 +295,10 @@ impl<S: Scenario> Value for Object<S> {
         self.votes.heap_bytes()
     }
 
+    fn stored_bytes(&self) -> usize {
+        LONGEST_HEAD + self.votes.stored_bytes()
+    }
+
     fn glance(&self) -> usize {
         self.votes.glance()
     }

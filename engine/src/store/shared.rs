@@ -76,6 +76,9 @@ impl Shared {
         options.set_write_buffer_manager(&self.memtables);
         options.set_write_buffer_size(MEMTABLE_BYTES);
         options.set_arena_block_size(ARENA_BYTES);
+        // Most reads of rows that are not there, of new objects, end here.
+        options.set_memtable_prefix_bloom_ratio(0.05);
+        options.set_memtable_whole_key_filtering(true);
         options.set_keep_log_file_num(2);
         options.create_if_missing(true);
         options.create_missing_column_families(true);

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use smallvec::SmallVec;
+
 use super::{BATCH, Ended, Running, Worker, now_ms};
 use crate::{
     commit::{CALL_ENDS_WITHIN, Outcome},
@@ -12,6 +14,7 @@ use crate::{
     fetch::Fetched,
     intake::SourceRecord,
     lookup::Lookup,
+    objects::LOOK_AHEAD,
     processor::{Failure, Processor},
     task::{Load, Progress},
 };
@@ -20,9 +23,6 @@ use crate::{
 const MOST_RECORDS: u64 = 200_000;
 /// A partition whose waiting records weigh so much is not fetched any further.
 const KEPT_BYTES: usize = 4 << 20;
-/// Records whose objects are looked at together before the first of them is processed: the processor
-/// waits for memory once then, not once for each.
-const LOOK_AHEAD: usize = 32;
 /// Objects may be large: fewer messages are taken at a time then, but so many at least.
 const LEAST_BATCH: usize = 20;
 
@@ -108,9 +108,10 @@ impl<P: Processor> Worker<P> {
         let before = self.pending();
         let batch = self.fetcher.next_few(self.patience(), self.batch);
         for messages in batch.chunks(LOOK_AHEAD) {
-            for (partition, key) in messages.keys() {
-                if let Some(running) = self.tasks.get(&partition) {
-                    running.task.look_ahead(key);
+            let keys: SmallVec<[_; LOOK_AHEAD]> = messages.keys().collect();
+            for keys in keys.chunk_by(|(a, _), (b, _)| a == b) {
+                if let Some(running) = self.tasks.get(&keys[0].0) {
+                    running.task.look_ahead(keys.iter().map(|(_, key)| *key));
                 }
             }
             for fetched in messages.iter() {
