@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use common::schema::SiteAttackVerdict::{self, Clear, UnderAttack};
-use e2e::{Application, PATIENCE, Topics, eventually, story, until};
+use e2e::{Api, Application, PATIENCE, Service, Topics, eventually, story, until};
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewPartitions},
@@ -14,6 +14,24 @@ use crate::report;
 
 const SITE: &str = "shop.example.com";
 
+/// Waits for its end, with exit code 1 and this in its log.
+async fn ends_saying(service: &mut Service, why: &str) -> Result<()> {
+    let ended = async || service.ended()?.context("it runs");
+    let code = eventually("it has ended", PATIENCE * 2, ended).await?;
+    ensure!(code == 1, "exit code {code}");
+    let log = service.log().text();
+    ensure!(log.contains(why), "{log}");
+    Ok(())
+}
+
+/// Waits until the site is found clear.
+async fn is_clear(api: &Api) -> Result<()> {
+    let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
+    let is_clear = |verdict: &Option<String>| verdict.as_deref() == Some("CLEAR");
+    until("the report counts", PATIENCE, look, is_clear).await?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_topic_that_grows_ends_the_instance_with_the_reason() -> Result<()> {
     story("grown", async |app| {
@@ -22,11 +40,7 @@ async fn a_source_topic_that_grows_ends_the_instance_with_the_reason() -> Result
         let topics = app.topics()?;
         topics.report(&report(SITE, "waf-1", Clear, 1)).await?;
         let api = service.api().await?;
-        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
-        until("the report counts", PATIENCE, look, |v| {
-            v.as_deref() == Some("CLEAR")
-        })
-        .await?;
+        is_clear(&api).await?;
 
         let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
             .set("bootstrap.servers", app.bootstrap())
@@ -35,23 +49,11 @@ async fn a_source_topic_that_grows_ends_the_instance_with_the_reason() -> Result
         admin
             .create_partitions([&grown], &AdminOptions::new())
             .await?;
-        let code = eventually("it has ended", PATIENCE * 2, async || {
-            service.ended()?.context("it runs")
-        })
-        .await?;
-        ensure!(code == 1, "exit code {code}");
-        let log = service.log().text();
-        ensure!(log.contains("has 3 partitions now"), "{log}");
+        ends_saying(&mut service, "has 3 partitions now").await?;
 
         // Started again, it refuses: keys would be looked for on the wrong partition.
         service.restart().await?;
-        let code = eventually("it has ended", PATIENCE, async || {
-            service.ended()?.context("it runs")
-        })
-        .await?;
-        ensure!(code == 1, "exit code {code}");
-        let log = service.log().text();
-        ensure!(log.contains("has 2 partitions and must have 3"), "{log}");
+        ends_saying(&mut service, "has 2 partitions and must have 3").await?;
         Ok(())
     })
     .await
@@ -84,11 +86,7 @@ async fn a_stranger_in_the_group_is_named() -> Result<()> {
         app.topics()?
             .report(&report(SITE, "waf-1", Clear, 1))
             .await?;
-        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
-        until("the report counts", PATIENCE, look, |v| {
-            v.as_deref() == Some("CLEAR")
-        })
-        .await?;
+        is_clear(&api).await?;
         Ok(())
     })
     .await
@@ -196,13 +194,7 @@ async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Res
         until("all again", PATIENCE, || at_version(&api, 1), |n| *n == 20).await?;
         frozen.resume()?;
         all_report(&topics, UnderAttack, 2).await?;
-        let code = eventually("it has ended", PATIENCE, async || {
-            frozen.ended()?.context("it runs")
-        })
-        .await?;
-        ensure!(code == 1, "exit code {code}");
-        let log = frozen.log().text();
-        ensure!(log.contains("has been reset"), "{log}");
+        ends_saying(&mut frozen, "has been reset").await?;
         until(
             "all changed",
             PATIENCE,
@@ -250,23 +242,11 @@ async fn a_topic_that_refuses_what_must_be_written_ends_the_instance_with_the_re
             .configure(&states, &[compact, ("max.message.bytes", "100")])
             .await?;
         topics.report(&report(SITE, "waf-1", Clear, 1)).await?;
-        let code = eventually("it has ended", PATIENCE, async || {
-            service.ended()?.context("it runs")
-        })
-        .await?;
-        ensure!(code == 1, "exit code {code}");
-        let log = service.log().text();
-        ensure!(log.contains("5 times in a row"), "{log}");
+        ends_saying(&mut service, "5 times in a row").await?;
 
         // Started again, it looks first.
         service.restart().await?;
-        let code = eventually("it has ended", PATIENCE, async || {
-            service.ended()?.context("it runs")
-        })
-        .await?;
-        ensure!(code == 1, "exit code {code}");
-        let log = service.log().text();
-        ensure!(log.contains("max.message.bytes=100"), "{log}");
+        ends_saying(&mut service, "max.message.bytes=100").await?;
 
         topics
             .configure(&states, &[compact, ("max.message.bytes", "8388608")])
@@ -274,11 +254,7 @@ async fn a_topic_that_refuses_what_must_be_written_ends_the_instance_with_the_re
         service.restart().await?;
         service.ready().await?;
         let api = service.api().await?;
-        let look = async || Ok(api.get(SITE).await?.map(|s| s.verdict));
-        until("the report counts", PATIENCE, look, |v| {
-            v.as_deref() == Some("CLEAR")
-        })
-        .await?;
+        is_clear(&api).await?;
         Ok(())
     })
     .await
