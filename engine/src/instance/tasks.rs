@@ -183,10 +183,15 @@ impl<P: Processor> Conductor<P> {
     }
 }
 
-/// What others may know of a store that is not complete.
+/// What others may know of a store that is not complete. One with nothing left to read may still wait for
+/// the end of a transaction: whoever looks for what does not come to an end finds it.
 fn restore(standing: &Standing) -> Option<RestoreRow> {
     let remaining = standing.lag();
-    let complete = standing.phase == Phase::Idle || remaining == Some(0);
+    let complete = match standing.phase {
+        Phase::Idle => true,
+        Phase::Following => remaining == Some(0),
+        Phase::Restoring => false,
+    };
     (!complete).then_some(RestoreRow {
         remaining,
         records_per_second: standing.rate,
