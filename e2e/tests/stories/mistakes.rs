@@ -102,7 +102,7 @@ async fn a_reset_waits_for_its_order_and_for_everybody_to_leave() -> Result<()> 
             let site = format!("site-{i:04}.example.com");
             topics.report(&report(&site, "waf-1", Clear, 1)).await?;
         }
-        let listed = async |api: &e2e::Api| Ok(api.list("").await?.objects.len());
+        let listed = async |api: &Api| Ok(api.list("").await?.objects.len());
         let api = service.api().await?;
         until("all count", PATIENCE, || listed(&api), |n| *n == 20).await?;
 
@@ -177,7 +177,7 @@ async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Res
         let mut frozen = app.state_service("a", &flags)?;
         frozen.ready().await?;
         let topics = app.topics()?;
-        let at_version = async |api: &e2e::Api, version: i64| {
+        let at_version = async |api: &Api, version: i64| {
             let objects = api.list("").await?.objects;
             Ok(objects.iter().filter(|o| o.version == version).count())
         };
