@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
 use devkit::disk::Disk;
 use e2e::{Api, Application, PATIENCE, Service, api::Cluster, eventually, story, until};
 use reqwest::{Method, StatusCode};
 
-use crate::report;
+use crate::rounds::{applied, exactly, flip};
 
 const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("stuck-after", "10s")];
-const SITES: usize = 40;
 
 /// Instance `a` on a disk that can be broken, and `b` on a good one.
 async fn two(app: &Application) -> Result<(Disk, Service, Service)> {
@@ -34,33 +32,10 @@ async fn two(app: &Application) -> Result<(Disk, Service, Service)> {
     Ok((disk, a, b))
 }
 
+/// Flips every site once more, and waits until that is applied.
 async fn round(app: &Application, api: &Api, round: i64) -> Result<()> {
-    let topics = app.topics()?;
-    let verdict = if round % 2 == 0 { Clear } else { UnderAttack };
-    for number in 0..SITES {
-        let id = format!("site-{number:02}.example.com");
-        topics.report(&report(&id, "waf-1", verdict, round)).await?;
-    }
-    let look = async || {
-        let objects = api.list("").await?.objects;
-        Ok(objects.iter().filter(|o| o.version == round).count())
-    };
-    let what = format!("round {round} has been applied");
-    until(&what, PATIENCE * 2, look, |n| *n == SITES).await?;
-    Ok(())
-}
-
-/// Every site has each version once, in order.
-async fn exactly(app: &Application, rounds: i64) -> Result<()> {
-    let expected: Vec<i64> = (1..=rounds).collect();
-    let topics = app.topics()?;
-    for number in 0..SITES {
-        let id = format!("site-{number:02}.example.com");
-        let states = topics.states_of(&id).await?;
-        let versions: Vec<i64> = states.into_iter().flatten().map(|s| s.version).collect();
-        ensure!(versions == expected, "{id}: {versions:?}");
-    }
-    Ok(())
+    flip(&app.topics()?, round).await?;
+    applied(api, round).await
 }
 
 /// Waits until the instance has ended by itself; it writes to disk every thirty seconds.

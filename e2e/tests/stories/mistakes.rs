@@ -161,6 +161,16 @@ fn sites() -> impl Iterator<Item = String> {
     (0..20).map(|i| format!("site-{i:04}.example.com"))
 }
 
+/// Waits until all are at this version.
+async fn all_at_version(api: &Api, version: i64) -> Result<()> {
+    let look = async || {
+        let objects = api.list("").await?.objects;
+        Ok(objects.iter().filter(|o| o.version == version).count())
+    };
+    until("all are at one version", PATIENCE, look, |n| *n == 20).await?;
+    Ok(())
+}
+
 async fn all_report(topics: &Topics, verdict: SiteAttackVerdict, sequence: i64) -> Result<()> {
     for site in sites() {
         topics
@@ -177,13 +187,9 @@ async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Res
         let mut frozen = app.state_service("a", &flags)?;
         frozen.ready().await?;
         let topics = app.topics()?;
-        let at_version = async |api: &Api, version: i64| {
-            let objects = api.list("").await?.objects;
-            Ok(objects.iter().filter(|o| o.version == version).count())
-        };
         all_report(&topics, Clear, 1).await?;
         let api = frozen.api().await?;
-        until("all count", PATIENCE, || at_version(&api, 1), |n| *n == 20).await?;
+        all_at_version(&api, 1).await?;
         frozen.pause()?;
         let (code, said) = reset(app, "b", &["--execute"]).await?;
         ensure!(code == Some(0) && said.contains("done"), "{said}");
@@ -191,17 +197,11 @@ async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Res
         let other = app.state_service("b", &flags)?;
         other.ready().await?;
         let api = other.api().await?;
-        until("all again", PATIENCE, || at_version(&api, 1), |n| *n == 20).await?;
+        all_at_version(&api, 1).await?;
         frozen.resume()?;
         all_report(&topics, UnderAttack, 2).await?;
         ends_saying(&mut frozen, "has been reset").await?;
-        until(
-            "all changed",
-            PATIENCE,
-            || at_version(&api, 2),
-            |n| *n == 20,
-        )
-        .await?;
+        all_at_version(&api, 2).await?;
 
         // Its stores are of a changelog that is gone: it takes its share from nothing.
         frozen.restart().await?;
@@ -212,13 +212,7 @@ async fn who_was_frozen_during_a_reset_ends_and_comes_back_from_nothing() -> Res
         })
         .await?;
         all_report(&topics, Clear, 3).await?;
-        until(
-            "all changed",
-            PATIENCE,
-            || at_version(&api, 3),
-            |n| *n == 20,
-        )
-        .await?;
+        all_at_version(&api, 3).await?;
         for site in sites() {
             let states = topics.states_of(&site).await?.into_iter();
             let versions: Vec<i64> = states.flatten().map(|s| s.version).collect();
