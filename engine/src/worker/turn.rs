@@ -72,12 +72,14 @@ impl<P: Processor> Worker<P> {
             // Back-pressure: the broker is slower than we are.
             return self.hear_within(self.patience());
         }
+        let before = self.pending().records;
         let now_ms = now_ms();
         for running in self.tasks.values_mut() {
             running.task.fire_timers(now_ms).map_err(fatal)?;
         }
         self.offer_kept(now_ms)?;
         self.read(now_ms)?;
+        self.consumed.increment(self.pending().records - before);
         let due = self.last_cut.elapsed() >= self.settings.commit_interval;
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
@@ -131,7 +133,6 @@ impl<P: Processor> Worker<P> {
         }
         drop(batch);
         let after = self.pending();
-        self.consumed.increment(after.records - before.records);
         self.choose_batch(before, after);
         self.pace()
     }
