@@ -1,57 +1,85 @@
-//! Clients that have lost every broker, and would never find one again.
+//! Clients that have lost the brokers, or the leaders of their partitions, and would not find them again for
+//! minutes, or ever.
 //!
 //! librdkafka forgets brokers that an answer does not name (since 2.10). A cluster that has just come
-//! back may answer with topics and without a single broker: the client then forgets all, begins to
-//! start over from `bootstrap.servers`, and, if its threads run in an unlucky order, stops that again
-//! because an answer has come (librdkafka issue 5301, open as of 2.13). Such a client is connected to
-//! nothing from then on, and says so once. The remedy is to name the brokers again.
+//! back may answer with topics, without leaders and without a single broker: the client then forgets all,
+//! begins to start over from `bootstrap.servers`, and, if its threads run in an unlucky order, stops that
+//! again because an answer has come (librdkafka issue 5301, open as of 2.13). Mostly it says then that all
+//! brokers are down, but not always. Such a client is connected to nothing from then on. So each client
+//! is asked now and then for what it knows, which is a question to a broker; if none answers, the
+//! brokers are named to it again.
 
 #![allow(unsafe_code)]
 
 use std::{
     ffi::CString,
-    sync::{Mutex, MutexGuard, PoisonError},
+    ptr,
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use rdkafka::{ClientContext, bindings, client::Client};
+use rdkafka::{
+    ClientContext,
+    bindings::{self, rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR},
+    client::Client,
+};
 
-/// While brokers are away, a client that is well says so again after every try, each second at the
-/// latest: see `reconnect.backoff.max.ms` in [`super::Args::client`].
-const SILENT_FOR: Duration = Duration::from_secs(3);
+/// Time between two looks at a client.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How long a broker may take to answer: whoever polls the client waits meanwhile.
+const ANSWER_WITHIN_MS: i32 = 200;
 
-/// When a client last said that all brokers are down.
+/// When a client was last looked at, or first polled.
 #[derive(Debug, Default)]
-pub(super) struct Lost(Mutex<Option<Instant>>);
+pub(super) struct Look(Mutex<Option<Instant>>);
 
-impl Lost {
-    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn said(&self, now: Instant) {
-        *self.since() = Some(now);
-    }
-
-    /// Has it said so, and nothing since? Then it is asked once only.
+impl Look {
+    /// Is it time for one? Then it is taken to be done.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let mut since = self.since();
-        let due = since.is_some_and(|at| now.saturating_duration_since(at) >= SILENT_FOR);
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = now.saturating_duration_since(*last.get_or_insert(now));
+        let due = passed >= LOOK_EVERY;
         if due {
-            *since = None;
+            *last = Some(now);
         }
         due
     }
 }
 
-/// Names the brokers to a client again. Those that it knows stay as they are.
-pub(super) fn name_brokers<C: ClientContext>(client: &Client<C>, servers: &str) {
+/// Asks the brokers for the client's topics; names the brokers to it again if none answers.
+pub(super) fn look<C: ClientContext>(client: &Client<C>, servers: &str) {
+    if knows_a_broker(client) {
+        return;
+    }
     let Ok(servers) = CString::new(servers) else {
         return;
     };
+    // Those that it knows stay as they are.
     // SAFETY: the client is alive, and the text ends with a zero; librdkafka copies it.
     let known = unsafe { bindings::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
     tracing::debug!(known, "named the brokers again");
+}
+
+/// The answer also tells the client who leads its partitions now.
+fn knows_a_broker<C: ClientContext>(client: &Client<C>) -> bool {
+    let mut metadata = ptr::null();
+    // SAFETY: the client is alive; without a topic, those are asked for that it uses. What it answers with
+    // is ours, and is destroyed once, after its last use.
+    unsafe {
+        let answer = bindings::rd_kafka_metadata(
+            client.native_ptr(),
+            0,
+            ptr::null_mut(),
+            &raw mut metadata,
+            ANSWER_WITHIN_MS,
+        );
+        if answer != RD_KAFKA_RESP_ERR_NO_ERROR {
+            return false;
+        }
+        let brokers = (*metadata).broker_cnt;
+        bindings::rd_kafka_metadata_destroy(metadata);
+        brokers > 0
+    }
 }
 
 #[cfg(test)]
@@ -59,18 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_is_helped_once_when_it_falls_silent() {
-        let lost = Lost::default();
+    fn a_client_is_looked_at_every_five_seconds() {
+        let look = Look::default();
         let begin = Instant::now();
-        let at = |ms| begin + Duration::from_millis(ms);
-        assert!(!lost.is_due(at(9_000)), "nothing is lost");
-        // The brokers are away, and it goes on trying.
-        for ms in [0, 900, 1_800, 2_700, 3_600] {
-            lost.said(at(ms));
-            assert!(!lost.is_due(at(ms + 890)));
-        }
-        assert!(!lost.is_due(at(6_599)));
-        assert!(lost.is_due(at(6_600)));
-        assert!(!lost.is_due(at(9_000)), "once");
+        let due = |ms| look.is_due(begin + Duration::from_millis(ms));
+        let looks = [0, 4_999, 5_000, 5_001, 9_999, 17_000, 21_999, 22_000];
+        let done = looks.map(due);
+        assert_eq!(
+            done,
+            [false, false, true, false, false, true, false, true],
+            "at {looks:?} ms"
+        );
     }
 }

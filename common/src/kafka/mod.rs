@@ -47,7 +47,7 @@ pub struct Args {
 #[derive(Debug, Clone)]
 pub struct Context {
     servers: Arc<str>,
-    lost: Arc<lost::Lost>,
+    look: Arc<lost::Look>,
 }
 
 /// Makes a client with a [`Context`].
@@ -55,7 +55,12 @@ pub struct Context {
 /// # Errors
 /// When librdkafka refuses the configuration.
 pub fn create<T: FromClientConfigAndContext<Context>>(config: &ClientConfig) -> KafkaResult<T> {
-    config.create_with_context(Context::of(config))
+    let mut config = config.clone();
+    if config.get("debug").is_some() {
+        // rdkafka asks for less than that otherwise, whatever the setting says.
+        config.set_log_level(RDKafkaLogLevel::Debug);
+    }
+    config.create_with_context(Context::of(&config))
 }
 
 impl Context {
@@ -64,15 +69,15 @@ impl Context {
     pub fn of(config: &ClientConfig) -> Self {
         Self {
             servers: config.get("bootstrap.servers").unwrap_or_default().into(),
-            lost: Arc::default(),
+            look: Arc::default(),
         }
     }
 
-    /// To be called now and then by whoever polls the client of this context: a client that has lost
-    /// all brokers, and does not try any more, is told of them again. Costs next to nothing otherwise.
+    /// To be called now and then by whoever polls the client of this context: every few seconds the brokers
+    /// are asked about its topics, and a client that has lost all brokers is told of them again.
     pub fn reconnect<C: ClientContext>(&self, client: &Client<C>) {
-        if self.lost.is_due(Instant::now()) {
-            lost::name_brokers(client, &self.servers);
+        if self.look.is_due(Instant::now()) {
+            lost::look(client, &self.servers);
         }
     }
 }
@@ -94,7 +99,6 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::PartitionEOF) => {}
-            Some(RDKafkaErrorCode::AllBrokersDown) => self.lost.said(Instant::now()),
             // Told by the log as well, and handled where the call fails.
             _ => tracing::debug!(%error, reason, "librdkafka"),
         }
