@@ -1,6 +1,9 @@
 //! Any instance answers for any object: finding the owner, asking it, and waiting through a move.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
@@ -13,9 +16,12 @@ use crate::http::Problem;
 
 /// Marks a request from another instance: it is answered here or not at all.
 pub(crate) const HOP: HeaderName = HeaderName::from_static("x-shared-state-hop");
+/// Which partitions another instance takes to be here: whoever lists objects must have them all.
+const PARTITIONS: HeaderName = HeaderName::from_static("x-shared-state-partitions");
 /// How long a request waits for an owner by default: longer than a takeover lasts.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
-const PAUSE: Duration = Duration::from_millis(50);
+/// Before partitions that move are looked for again.
+pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
 pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
     Ok(reqwest::Client::builder()
@@ -27,6 +33,17 @@ pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
 /// Is the request from another instance?
 pub(crate) fn is_hop(headers: &HeaderMap) -> bool {
     headers.contains_key(HOP)
+}
+
+/// The partitions that a request from another instance is about; `None` if it does not say.
+pub(crate) fn asked_partitions(headers: &HeaderMap) -> Result<Option<BTreeSet<u32>>, Problem> {
+    let Some(listed) = headers.get(PARTITIONS) else {
+        return Ok(None);
+    };
+    let listed = listed.to_str().unwrap_or_default();
+    let partitions: Result<_, _> = listed.split(',').map(str::parse).collect();
+    let wrong = |_| Problem::bad_request(format!("{PARTITIONS}: {listed:?} are no partitions"));
+    partitions.map(Some).map_err(wrong)
 }
 
 /// Where an object's task is.
@@ -62,20 +79,25 @@ pub(crate) async fn locate(
     }
 }
 
-/// Asks another instance; `None` if it did not answer for the object and somebody else may by now.
+/// Asks another instance, which must have all of `partitions`; `None` if it did not answer and somebody
+/// else may by now.
 pub(crate) async fn ask(
     client: &reqwest::Client,
     endpoint: &str,
     path_and_query: &str,
+    partitions: Option<&BTreeSet<u32>>,
     deadline: Instant,
 ) -> Option<reqwest::Response> {
     let left = deadline.saturating_duration_since(Instant::now());
-    let answer = client
+    let mut request = client
         .get(format!("{endpoint}{path_and_query}"))
         .header(HOP, HeaderValue::from_static("1"))
-        .timeout(left.max(Duration::from_millis(100)))
-        .send()
-        .await;
+        .timeout(left.max(Duration::from_millis(100)));
+    if let Some(partitions) = partitions {
+        let listed: Vec<String> = partitions.iter().map(u32::to_string).collect();
+        request = request.header(PARTITIONS, listed.join(","));
+    }
+    let answer = request.send().await;
     match answer {
         Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => Some(answer),
         Ok(_) => {

@@ -1,6 +1,7 @@
 //! Reads: one object, its reports, all objects.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -192,7 +193,7 @@ impl Read<'_> {
                 Place::There(endpoint) => {
                     let path = self.path();
                     if let Some(answer) =
-                        cluster::ask(&app.client, &endpoint, &path, self.deadline).await
+                        cluster::ask(&app.client, &endpoint, &path, None, self.deadline).await
                     {
                         return Ok(Found::There(cluster::pass_on(answer).await));
                     }
@@ -247,11 +248,12 @@ pub(crate) async fn list<S: Scenario>(
     let hop = cluster::is_hop(&headers);
     let most = if hop { PAGE + 1 } else { PAGE };
     let limit = options.limit.unwrap_or(PAGE).clamp(1, most);
-    let deadline = Instant::now() + PATIENCE;
     let objects = if hop {
-        local(&app, &options, limit)?
+        let asked = cluster::asked_partitions(&headers)?;
+        let objects = local(&app, &options, limit, asked.as_ref())?;
+        objects.ok_or_else(|| Problem::unavailable("not all of these partitions are here"))?
     } else {
-        gather(&app, &options, limit, deadline).await?
+        gather(&app, &options, limit, Instant::now() + PATIENCE).await?
     };
     Ok(Json(page(objects, limit)))
 }
@@ -279,48 +281,47 @@ async fn gather<S: Scenario>(
 ) -> Result<Vec<schema::State>, Problem> {
     let partitions = app.query.view().borrow().partitions;
     loop {
-        let mut others = Vec::new();
+        let mut mine = BTreeSet::new();
+        let mut theirs = BTreeMap::<String, BTreeSet<u32>>::new();
         for partition in 0..partitions {
-            if let Place::There(endpoint) =
-                cluster::locate(&app.query, partition, false, deadline).await?
-                && !others.contains(&endpoint)
-            {
-                others.push(endpoint);
-            }
+            match cluster::locate(&app.query, partition, false, deadline).await? {
+                Place::Here(_) => mine.insert(partition),
+                Place::There(endpoint) => theirs.entry(endpoint).or_default().insert(partition),
+            };
         }
-        let here: Vec<u32> = app
-            .query
-            .local_tasks()
-            .iter()
-            .map(|t| t.partition)
-            .collect();
-        let mut objects = local(app, options, limit)?;
-        let mut complete = true;
-        for endpoint in others {
-            let path = list_path(options, limit);
-            let answer = cluster::ask(&app.client, &endpoint, &path, deadline).await;
-            match answer {
-                Some(answer) if answer.status().is_success() => {
-                    let page: Page = answer.json().await.map_err(|e| Problem::internal(&e))?;
-                    objects.extend(page.objects);
-                }
-                _ => complete = false,
-            }
-        }
-        // A partition that moved while we asked may have been seen by nobody.
-        let still: Vec<u32> = app
-            .query
-            .local_tasks()
-            .iter()
-            .map(|t| t.partition)
-            .collect();
-        if complete && here == still {
+        let objects = local(app, options, limit, Some(&mine))?;
+        if let Some(objects) = add_theirs(app, options, limit, deadline, objects, &theirs).await? {
             return Ok(objects);
         }
         if Instant::now() >= deadline {
             return Err(Problem::unavailable("partitions are moving; try again"));
         }
+        tokio::time::sleep(cluster::PAUSE).await;
     }
+}
+
+/// Adds what the others have of their partitions; `None` if one of them does not have them all.
+async fn add_theirs<S: Scenario>(
+    app: &App<S>,
+    options: &ListOptions,
+    limit: usize,
+    deadline: Instant,
+    objects: Option<Vec<schema::State>>,
+    theirs: &BTreeMap<String, BTreeSet<u32>>,
+) -> Result<Option<Vec<schema::State>>, Problem> {
+    let Some(mut objects) = objects else {
+        return Ok(None);
+    };
+    let path = list_path(options, limit);
+    for (endpoint, partitions) in theirs {
+        let answer = cluster::ask(&app.client, endpoint, &path, Some(partitions), deadline).await;
+        let Some(answer) = answer.filter(|answer| answer.status().is_success()) else {
+            return Ok(None);
+        };
+        let page: Page = answer.json().await.map_err(|e| Problem::internal(&e))?;
+        objects.extend(page.objects);
+    }
+    Ok(Some(objects))
 }
 
 /// What another instance is asked: one object more than fits tells that there is a next page.
@@ -335,14 +336,21 @@ fn list_path(options: &ListOptions, limit: usize) -> String {
     format!("/v1/objects?{}", query.finish())
 }
 
-/// The objects of this instance's partitions: up to one more than `limit` of each.
+/// The objects of these partitions, or of all that this instance has: up to one more than `limit` of each.
+/// `None` if one of them is not here, or not at the moment.
 fn local<S: Scenario>(
     app: &App<S>,
     options: &ListOptions,
     limit: usize,
-) -> Result<Vec<schema::State>, Problem> {
+    partitions: Option<&BTreeSet<u32>>,
+) -> Result<Option<Vec<schema::State>>, Problem> {
+    let mut tasks = app.query.local_tasks();
+    tasks.retain(|task| partitions.is_none_or(|asked| asked.contains(&task.partition)));
+    if partitions.is_some_and(|asked| tasks.len() < asked.len()) {
+        return Ok(None);
+    }
     let mut objects = Vec::new();
-    for task in app.query.local_tasks() {
+    for task in tasks {
         let after = options.after.as_deref().unwrap_or_default();
         let mut found = 0;
         let mut bad = None;
@@ -371,7 +379,7 @@ fn local<S: Scenario>(
             return Err(Problem::internal(&what));
         }
     }
-    Ok(objects)
+    Ok(Some(objects))
 }
 
 fn stored(task: &LocalTask, id: &str) -> Result<Option<Stored>, Problem> {
