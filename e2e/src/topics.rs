@@ -9,7 +9,9 @@ use common::registry::{self, Registry};
 use common::schema::{self, DeadLetter, SiteAttackReport, State};
 use common::topics::Names;
 use common::{kafka, wire};
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::KafkaError;
@@ -18,6 +20,8 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::{Offset, TopicPartitionList};
 use serde::de::DeserializeOwned;
+
+use crate::story::until;
 
 const CALL: Duration = Duration::from_secs(10);
 /// Longest time to read a whole topic.
@@ -115,6 +119,28 @@ impl Topics {
         for result in admin.alter_configs([&wanted], &AdminOptions::new()).await? {
             result.map_err(|(_, code)| anyhow::anyhow!("settings of {topic}: {code}"))?;
         }
+        Ok(())
+    }
+
+    /// Deletes a topic and makes it anew, empty and compacted, with as many partitions.
+    ///
+    /// # Errors
+    /// The brokers refuse it.
+    pub async fn recreate(&self, topic: &str) -> Result<()> {
+        let partitions = self.ends(topic).await?.len();
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client("e2e").create()?;
+        for result in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
+            result.map_err(|(_, code)| anyhow::anyhow!("deleting {topic}: {code}"))?;
+        }
+        let partitions = i32::try_from(partitions)?;
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = new.set("cleanup.policy", "compact");
+        let created = async || {
+            let created = admin.create_topics([&new], &AdminOptions::new()).await?;
+            Ok(created.into_iter().all(|result| result.is_ok()))
+        };
+        // Deleting takes a moment.
+        until("the topic is there again", CALL, created, |done| *done).await?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! then the rows to the stores. Meanwhile the worker processes the next epoch.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -14,16 +15,18 @@ use std::{
 
 use common::{kafka, topics::Names};
 use rdkafka::{
-    Offset, TopicPartitionList, consumer::ConsumerGroupMetadata, error::KafkaError,
+    ClientConfig, Offset, TopicPartitionList, consumer::ConsumerGroupMetadata, error::KafkaError,
     producer::Producer as _,
 };
 
 use crate::{
     epoch::{Destination, Epoch, TaskEpoch},
     produce::{Message, Producer, Topic},
+    sweep::sweep,
     watchdog::Pulse,
 };
 
+mod seen;
 mod way;
 
 use way::Refusals;
@@ -62,7 +65,16 @@ impl Tie {
     }
 }
 
-/// What became of an epoch.
+/// What a committer is asked to do.
+#[derive(Debug)]
+pub enum Todo {
+    /// Commit it.
+    Commit(Epoch),
+    /// End what is left open on this partition (see [`crate::sweep`]).
+    Sweep(u32),
+}
+
+/// What became of it.
 #[derive(Debug)]
 pub enum Outcome {
     /// It is committed and in the stores.
@@ -73,6 +85,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
+    /// What was left open is ended.
+    Swept,
     /// Trying again would not help: it is committed, but a store cannot take it; or it is not, because
     /// Kafka has refused it again and again.
     Failed(String),
@@ -108,6 +122,8 @@ struct Topics {
 
 /// What a committer needs to know.
 pub struct Settings {
+    /// Settings of a consumer that can look at the changelog: reading committed records only.
+    pub consumer: ClientConfig,
     /// The application's topics.
     pub names: Arc<Names>,
     /// The group whose offsets are committed.
@@ -189,15 +205,18 @@ impl Committer {
         self.tie.clone()
     }
 
-    /// Takes epochs until the channel closes.
-    pub fn run(mut self, epochs: &mpsc::Receiver<Epoch>, outcomes: &mpsc::Sender<Outcome>) {
+    /// Takes orders until the channel closes.
+    pub fn run(mut self, todo: &mpsc::Receiver<Todo>, outcomes: &mpsc::Sender<Outcome>) {
         loop {
             self.settings.pulse.beat();
-            match epochs.recv_timeout(Duration::from_millis(500)) {
-                Ok(epoch) => {
-                    let outcome = self.commit(&epoch);
+            match todo.recv_timeout(Duration::from_millis(500)) {
+                Ok(todo) => {
+                    let outcome = match &todo {
+                        Todo::Commit(epoch) => self.commit(epoch),
+                        Todo::Sweep(partition) => self.sweep(*partition),
+                    };
                     // Before the worker hears of it: it may use the memory again then.
-                    drop(epoch);
+                    drop(todo);
                     if outcomes.send(outcome).is_err() {
                         return;
                     }
@@ -216,11 +235,13 @@ impl Committer {
                 self.refusals.committed();
                 self.store(epoch)
             }
-            Err((Way::Abort, why)) => self.abort(why),
-            Err((Way::Refused, why)) => match (self.refusals.refused(&why), self.abort(why)) {
-                (Some(why), Outcome::Aborted(_)) => Outcome::Failed(why),
-                (_, aborted) => aborted,
-            },
+            Err((Way::Abort, why)) => self.abort(epoch, why),
+            Err((Way::Refused, why)) => {
+                match (self.refusals.refused(&why), self.abort(epoch, why)) {
+                    (Some(why), Outcome::Aborted(_)) => Outcome::Failed(why),
+                    (_, aborted) => aborted,
+                }
+            }
             Err((_, why)) => Outcome::Lost(why),
         };
         metrics::histogram!("commit_seconds").record(started.elapsed());
@@ -228,6 +249,7 @@ impl Committer {
             Outcome::Committed => "committed",
             Outcome::Aborted(_) => "aborted",
             Outcome::Lost(_) => "lost",
+            Outcome::Swept => "swept",
             Outcome::Failed(_) => "failed",
         };
         metrics::counter!("commits_total", "outcome" => result).increment(1);
@@ -345,7 +367,7 @@ impl Committer {
 
     /// What is on its way is waited for, never purged: the broker may have it, and librdkafka would give the
     /// numbers of those records to the next ones, which the broker then takes for repeats and drops.
-    fn abort(&mut self, why: String) -> Outcome {
+    fn abort(&mut self, epoch: &Epoch, why: String) -> Outcome {
         loop {
             self.settings.pulse.beat();
             // The reports of what the call itself purges are heard between two calls.
@@ -354,13 +376,39 @@ impl Committer {
                 _ => LOOK_UP,
             };
             let Err(error) = self.producer.client().abort_transaction(patience) else {
-                return Outcome::Aborted(why);
+                return match self.look_for_committed(epoch) {
+                    Ok(()) => Outcome::Aborted(why),
+                    Err(worse) => Outcome::Lost(format!("{why}; {worse}")),
+                };
             };
             if way(&error, false) != Way::Again || self.stopping() {
                 return Outcome::Lost(format!("{why}; abort: {error}"));
             }
             self.producer.serve(LOOK_UP);
         }
+    }
+
+    fn sweep(&self, partition: u32) -> Outcome {
+        let Settings { names, group, .. } = &self.settings;
+        match sweep(self.producer.client(), names, group, partition) {
+            Ok(()) => Outcome::Swept,
+            Err(error) => Outcome::Lost(format!("sweep partition {partition}: {error}")),
+        }
+    }
+
+    /// Does the changelog still have what the stores of these tasks have?
+    fn look_for_committed(&self, epoch: &Epoch) -> Result<(), String> {
+        let mut unseen = BTreeMap::new();
+        for task in &epoch.tasks {
+            if let Some(offset) = task.store.unseen().map_err(|e| e.to_string())? {
+                unseen.insert(kafka_partition(task.partition), offset);
+            }
+        }
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        let consumer = self.settings.consumer.clone();
+        seen::all_there(consumer, &self.settings.names.changelog, &unseen)
     }
 
     /// After the commit: rows and positions go to the stores.
@@ -398,7 +446,7 @@ impl Committer {
 
 /// Settings of a transactional producer.
 #[must_use]
-pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> rdkafka::ClientConfig {
+pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> ClientConfig {
     let mut config = kafka.producer(transactional_id);
     config
         .set("transactional.id", transactional_id)

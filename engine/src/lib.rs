@@ -27,6 +27,7 @@ pub mod reset;
 pub mod restore;
 pub mod scenario;
 pub mod store;
+pub mod sweep;
 pub mod task;
 pub mod testing;
 pub mod timers;

@@ -16,8 +16,8 @@ use common::{kafka, topics::Names};
 use rdkafka::consumer::Consumer as _;
 
 use crate::{
-    commit::{self, Committer, Outcome, Tie},
-    epoch::{Epoch, TaskEpoch},
+    commit::{self, Committer, Outcome, Tie, Todo},
+    epoch::TaskEpoch,
     fetch::{self, Fetcher},
     lookup::Lookup,
     processor::Processor,
@@ -44,6 +44,8 @@ pub enum Order {
     },
     /// Commit what is under way and close the task.
     Close(u32),
+    /// End what this worker's producer, or a former one, has left open on this partition.
+    Sweep(u32),
 }
 
 /// What a worker says.
@@ -110,7 +112,7 @@ struct Worker<P: Processor> {
     settings: Settings<P>,
     fetcher: Fetcher,
     tasks: BTreeMap<u32, Running<P>>,
-    epochs: mpsc::SyncSender<Epoch>,
+    epochs: mpsc::SyncSender<Todo>,
     outcomes: mpsc::Receiver<Outcome>,
     /// Is an epoch under way?
     committing: bool,
@@ -211,13 +213,14 @@ impl<P: Processor> Worker<P> {
         settings: &Settings<P>,
     ) -> anyhow::Result<(
         Fetcher,
-        mpsc::SyncSender<Epoch>,
+        mpsc::SyncSender<Todo>,
         mpsc::Receiver<Outcome>,
         Tie,
     )> {
-        let mut config = settings
+        let consumer = settings
             .kafka
             .consumer(&settings.transactional_id, &settings.application_id);
+        let mut config = consumer.clone();
         fetch::bound_queue(&mut config, settings.queue_bytes);
         let fetcher = Fetcher::new(&config, BATCH)?;
         let group = fetcher
@@ -228,6 +231,7 @@ impl<P: Processor> Worker<P> {
             &settings.kafka,
             &settings.transactional_id,
             commit::Settings {
+                consumer,
                 names: Arc::clone(&settings.names),
                 group,
                 committed: Arc::clone(&settings.committed),
@@ -314,6 +318,10 @@ impl<P: Processor> Worker<P> {
                 }
                 (self.report)(Report::Closed(partition));
                 Ok(())
+            }
+            Order::Sweep(partition) => {
+                self.settle()?;
+                self.hand_over(Todo::Sweep(partition))
             }
         }
     }

@@ -12,6 +12,7 @@ use common::schema::{
     State,
 };
 use e2e::api::{Cluster, Set};
+use e2e::topics::Record;
 use e2e::{Api, Application, PATIENCE, Service, story, until};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -404,6 +405,135 @@ async fn a_full_disk_ends_the_instance_and_loses_nothing() -> Result<()> {
             a.log().lines_with("fenced").is_empty(),
             "b has left in order"
         );
+        Ok(())
+    })
+    .await
+}
+
+/// Kafka may report a commit and then forget about it (`docs/adr/0010-what-was-committed-is-looked-for.md`). Here the
+/// changelog is made anew without the last transaction that its owner was told is committed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_kafka_says_is_committed_and_is_not_there_is_done_again() -> Result<()> {
+    story("forgotten", async |app| {
+        let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "1")];
+        let mut a = app.state_service("a", &flags)?;
+        a.ready().await?;
+        fill(app, &a, 20).await?;
+        let topics = app.topics()?;
+        let changelog = app.names().changelog;
+        let believed = topics.ends(&changelog).await?;
+        topics
+            .report(&report("last.example.com", "waf-1", UnderAttack, 1))
+            .await?;
+        let api = a.api().await?;
+        let known = async || api.get("last.example.com").await;
+        until("the last one is known", PATIENCE, known, Option::is_some).await?;
+        ensure!(a.terminate().await? == 0, "{}", a.end_of_log());
+        let records = topics.read(&changelog).await?;
+        topics.recreate(&changelog).await?;
+        forget(app, &changelog, &records, believed[&0]).await?;
+
+        a.restart().await?;
+        a.ready().await?;
+        let api = a.api().await?;
+        let known = async || api.get("last.example.com").await;
+        until("it is processed again", PATIENCE, known, Option::is_some).await?;
+        let reason = [("reason", "uncommitted")];
+        let aside = a.metrics().await?.sum("stores_set_aside_total", &reason);
+        ensure!((aside - 1.0).abs() < 0.5, "{aside} stores set aside, not 1");
+        ensure!(a.log().lines_with("were never committed").len() == 1);
+        let after = topics.read(&changelog).await?;
+        let again = after.iter().filter(|r| r.key_text() == "olast.example.com");
+        ensure!(again.count() == 1, "the changelog has it, too");
+        Ok(())
+    })
+    .await
+}
+
+/// Writes these records to an empty topic of one partition, at their own offsets as far as they are before `end`; what
+/// is behind is there, too, but was aborted.
+async fn forget(app: &Application, topic: &str, records: &[Record], end: i64) -> Result<()> {
+    let topics = app.topics()?;
+    let mut next = 0;
+    for record in records.iter().take_while(|record| record.offset < end) {
+        // The ends of transactions have offsets, too: the record comes again and again until its own is reached.
+        while next <= record.offset {
+            let (key, value) = (record.key.as_deref(), record.value.as_deref());
+            (_, next) = topics.produce(topic, Some(0), key, value).await?;
+            next += 1;
+        }
+    }
+    let last = records.last().context("the changelog has records")?.offset;
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", app.bootstrap());
+    config.set("transactional.id", format!("{}-forgets", app.id()));
+    let aborted: BaseProducer = config.create()?;
+    aborted.init_transactions(CALL)?;
+    aborted.begin_transaction()?;
+    for _ in next..=last {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).key(b"o");
+        aborted.send(record.payload(b"")).map_err(|(e, _)| e)?;
+    }
+    aborted.flush(CALL)?;
+    aborted.abort_transaction(CALL)?;
+    Ok(())
+}
+
+/// Kafka removes rows that have successors, whenever it likes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compacted_changelog_restores_the_same() -> Result<()> {
+    story("compacted", async |app| {
+        let mut a = app.state_service("a", &FLAGS)?;
+        a.ready().await?;
+        let topics = app.topics()?;
+        let changelog = app.names().changelog;
+        let often = [
+            ("cleanup.policy", "compact"),
+            ("segment.ms", "100"),
+            ("min.cleanable.dirty.ratio", "0.01"),
+        ];
+        topics.configure(&changelog, &often).await?;
+        let mut expected = fill(app, &a, 40).await?;
+        let api = a.api().await?;
+        let deleted = "site-0001.example.com";
+        api.delete(deleted).await?;
+        expected.remove(deleted);
+        // Each round is a segment of its own.
+        let mut sequence = 1;
+        let rows = async || {
+            sequence += 1;
+            for id in expected.keys() {
+                let again = report(id, "waf-1", UnderAttack, sequence);
+                topics.report(&again).await?;
+            }
+            let records = topics.read(&changelog).await?;
+            let first = records
+                .iter()
+                .filter(|r| r.key_text() == "osite-0000.example.com");
+            Ok((sequence, first.count()))
+        };
+        let fewer = |(written, left): &(i64, usize)| *written > 8 && *left < 5;
+        until("rows are compacted away", PATIENCE, rows, fewer).await?;
+        let known = async || states(&api, expected.keys()).await;
+        let attacked = |states: &BTreeMap<String, State>| {
+            states.len() == 39 && states.values().all(|s| s.verdict == "UNDER_ATTACK")
+        };
+        let expected = until("all are attacked", PATIENCE, known, attacked).await?;
+
+        // With its own store, and with none.
+        a.kill().await?;
+        a.restart().await?;
+        a.ready().await?;
+        ensure!(states(&a.api().await?, expected.keys()).await? == expected);
+        let aside = a.metrics().await?.sum("stores_set_aside_total", &[]);
+        ensure!(aside < 0.5, "{aside} stores set aside");
+        a.kill().await?;
+        fs::remove_dir_all(stores(app, "a", app.id()))?;
+        a.restart().await?;
+        a.ready().await?;
+        let api = a.api().await?;
+        ensure!(states(&api, expected.keys()).await? == expected);
+        ensure!(api.get(deleted).await?.is_none(), "it is deleted");
         Ok(())
     })
     .await

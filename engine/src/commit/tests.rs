@@ -55,6 +55,7 @@ impl Bench {
         let tie = Arc::new(std::sync::OnceLock::<Tie>::new());
         let its_tie = Arc::clone(&tie);
         let settings = Settings {
+            consumer: kafka.consumer("app-a-0", "app"),
             names: Arc::new(Names::of("app")),
             group: consumer.group_metadata().unwrap(),
             committed: Arc::new(move |epoch| committed(its_tie.get().unwrap(), epoch)),
@@ -116,7 +117,47 @@ fn name(outcome: &Outcome) -> &'static str {
         Outcome::Committed => "committed",
         Outcome::Aborted(_) => "aborted",
         Outcome::Lost(_) => "lost",
+        Outcome::Swept => "swept",
         Outcome::Failed(_) => "failed",
+    }
+}
+
+/// Nothing of a sweep stays, and the producer goes on.
+#[test]
+fn a_producer_sweeps_between_two_epochs() {
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    for _ in 0..2 {
+        let committed = bench.committer.commit(&bench.epoch());
+        assert_eq!(name(&committed), "committed", "{committed:?}");
+        let position = bench.store.position().unwrap();
+        let swept = bench.committer.sweep(PARTITION);
+        assert_eq!(name(&swept), "swept", "{swept:?}");
+        assert_eq!(bench.store.position().unwrap(), position);
+    }
+}
+
+/// After an abort, what was committed before is looked for: the broker may have forgotten about it.
+#[test]
+fn an_abort_is_believed_if_the_commits_before_it_are_still_there() {
+    let abort = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
+    for (forgotten, expected) in [(false, "aborted"), (true, "lost")] {
+        let mut bench = Bench::new();
+        bench.committer.initialise().unwrap();
+        let epoch = bench.epoch();
+        assert_eq!(name(&bench.committer.commit(&epoch)), "committed");
+        let last = bench.store.unseen().unwrap();
+        assert!(last.is_some(), "an owner wrote it, and nobody has read it");
+        if forgotten {
+            // As if one more had been committed.
+            let position = bench.store.position().unwrap() + 1;
+            bench.store.apply_epoch(&epoch.tasks[0], position).unwrap();
+        }
+        bench
+            .brokers
+            .request_errors(RDKafkaApiKey::Produce, &[abort]);
+        let outcome = bench.committer.commit(&bench.epoch());
+        assert_eq!(name(&outcome), expected, "{outcome:?}");
     }
 }
 

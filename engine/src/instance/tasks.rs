@@ -103,6 +103,23 @@ impl<P: Processor> Conductor<P> {
         }
     }
 
+    /// Whoever has left a transaction open had one of this instance's ids, or one that was fenced.
+    fn sweep(&mut self, partition: u32) {
+        self.order(partition, Order::Sweep(partition));
+        let ids: Vec<String> = self.holdings.fenced().cloned().collect();
+        let kafka = self.settings.kafka.clone();
+        let names = self.settings.names.clone();
+        let group = self.settings.application_id.clone();
+        let spawned = thread::Builder::new().name("sweep".into()).spawn(move || {
+            for id in ids {
+                link::sweep(&kafka, &id, &names, &group, partition);
+            }
+        });
+        if let Err(error) = spawned {
+            self.failed = Some(error.into());
+        }
+    }
+
     fn order(&self, partition: u32, order: Order) {
         let worker = worker_of(partition, self.settings.workers);
         if let Some(orders) = self.workers.get(&worker) {
@@ -137,6 +154,7 @@ impl<P: Processor> Conductor<P> {
                 };
                 self.order(partition, order);
             }
+            Done::LeftOpen(partition) => self.sweep(partition),
             Done::Cancelled(partition) => self.holdings.on_cancelled(partition),
             Done::Failed(partition, error) => {
                 self.failed =

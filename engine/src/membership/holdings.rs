@@ -189,6 +189,11 @@ impl Holdings {
         self.fenced.insert(id, plan);
     }
 
+    /// The transactional ids that were fenced.
+    pub fn fenced(&self) -> impl Iterator<Item = &String> {
+        self.fenced.keys()
+    }
+
     /// A worker takes orders. Whoever fenced its former producer did so for a plan that is written
     /// by now; it must be read before this producer, which is not fenced, is used.
     pub fn on_ready(&mut self, worker: u32) {

@@ -14,7 +14,7 @@ mod beats;
 mod seat;
 
 pub use beats::Beats;
-pub use seat::{Duty, Seat, SeatNews, fence, leader_id};
+pub use seat::{Duty, Seat, SeatNews, fence, leader_id, sweep};
 
 /// Time between two beats.
 pub const BEAT: Duration = Duration::from_millis(400);

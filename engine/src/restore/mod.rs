@@ -66,6 +66,8 @@ pub enum Done {
         /// The committed offset of the source.
         offset: i64,
     },
+    /// A transaction on the changelog of this partition should have ended by now, and has not.
+    LeftOpen(u32),
     /// The partition is given up, and the restorer's hold of its store.
     Cancelled(u32),
     /// A store cannot be used, and trying again would not help: the instance must leave. Damage is not

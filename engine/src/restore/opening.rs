@@ -177,9 +177,33 @@ impl Restorer {
         self.opening.insert(partition, opening);
     }
 
+    /// A store with rows that its owner was told are committed, and are not, is restored from nothing.
+    /// Kafka has been seen to do that: see `docs/adr/0010-what-was-committed-is-looked-for.md`.
+    pub(super) fn look_for_uncommitted(&mut self) {
+        let found = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
+            let offset = tracked.work.uncommitted.take();
+            offset.map(|offset| (*partition, offset))
+        });
+        let found: Vec<(u32, i64)> = found.collect();
+        for (partition, offset) in found {
+            metrics::counter!("uncommitted_stores_total").increment(1);
+            let what = format!("the changelog does not have the record at {offset}, its last one");
+            tracing::error!(
+                partition,
+                what,
+                "the last rows of this store were never committed, though Kafka had said so"
+            );
+            self.start_anew(partition, Reason::Uncommitted, what);
+        }
+    }
+
     /// A store whose rows are not those of its active is rebuilt from the changelog. If it is no
     /// better then, the active is wrong, or the changelog: a person must look.
     pub(super) fn look_for_differences(&mut self) {
+        let same = self.tracked.iter().filter(|(_, tracked)| tracked.work.same);
+        for (partition, _) in same {
+            self.rebuilt.remove(partition);
+        }
         let differ = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
             let difference = tracked.work.difference.take();
             difference.map(|difference| (*partition, difference))

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::{
+    Done,
     begin::{Begin, by_tables, where_to_begin},
     restorer::{Restorer, Tracked},
     work::{Aim, Work},
@@ -13,6 +14,8 @@ use crate::fetch::Fetched;
 
 /// An open transaction is looked at this often.
 const OPEN_TRANSACTION: Duration = Duration::from_millis(20);
+/// Whoever had it open is fenced, or has given the partition up in order: after so long, nobody ends it.
+const LEFT_OPEN: Duration = Duration::from_secs(5);
 
 impl Restorer {
     /// Asks for the ends of the partitions that need them, and begins to read.
@@ -68,12 +71,21 @@ impl Restorer {
                     return Ok(());
                 }
                 Begin::At(offset) => {
-                    let there = restoring && ends.is_resolved() && offset >= ends.stable;
+                    let unseen = match work.store.unseen() {
+                        Ok(unseen) => unseen.filter(|unseen| *unseen >= ends.low),
+                        Err(error) => {
+                            self.failed(partition, error);
+                            return Ok(());
+                        }
+                    };
+                    let resolved = restoring && ends.is_resolved();
+                    let there = resolved && offset >= ends.stable && unseen.is_none();
                     let tables = by_tables(offset, ends.stable) && work.store.takes_tables();
                     if !there {
-                        self.changelog.read_from(partition, offset)?;
+                        let from = unseen.unwrap_or(offset);
+                        self.changelog.read_from(partition, from)?;
                     }
-                    work.begin(offset, ends.stable, tables);
+                    work.begin(offset, unseen, ends.stable, tables);
                     work.reading = !there;
                 }
             }
@@ -82,15 +94,23 @@ impl Restorer {
             if ends.is_resolved() {
                 work.resolved(ends.stable);
             } else {
-                tracked.again.at = Instant::now() + OPEN_TRANSACTION;
-                if !std::mem::replace(&mut tracked.again.told, true) {
-                    let (stable, high) = (ends.stable, ends.high);
+                let now = Instant::now();
+                tracked.again.at = now + OPEN_TRANSACTION;
+                let (stable, high) = (ends.stable, ends.high);
+                let Some(since) = tracked.again.open_since else {
                     tracing::info!(
                         partition,
                         stable,
                         high,
                         "a transaction is still open on the changelog"
                     );
+                    tracked.again.open_since = Some(now);
+                    return Ok(());
+                };
+                if now - since >= LEFT_OPEN {
+                    tracing::warn!(partition, stable, high, "nobody ends this transaction");
+                    tracked.again.open_since = Some(now);
+                    (self.done)(Done::LeftOpen(partition));
                 }
             }
         }

@@ -29,8 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Again {
     pub(super) at: Instant,
     pause: Duration,
-    /// Has it been said what is being waited for?
-    pub(super) told: bool,
+    /// Since when a transaction is seen open.
+    pub(super) open_since: Option<Instant>,
 }
 
 impl Again {
@@ -38,7 +38,7 @@ impl Again {
         Self {
             at,
             pause: FIRST_PAUSE,
-            told: false,
+            open_since: None,
         }
     }
 
@@ -62,7 +62,7 @@ pub(super) struct Restorer {
     pub(super) opening: BTreeMap<u32, Opening>,
     pub(super) tracked: BTreeMap<u32, Tracked>,
     pub(super) lent: BTreeMap<u32, Lent>,
-    /// Partitions that were rebuilt because they differed: once is enough.
+    /// Partitions that were rebuilt because they differed, and have not been the same since.
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
     /// Memory for rows that wait to become tables, of all stores together.
@@ -106,6 +106,7 @@ impl Restorer {
                     self.open_waiting();
                     self.begin_waiting();
                     self.read();
+                    self.look_for_uncommitted();
                     self.look_for_differences();
                     self.write_due();
                     self.hand_over_complete();

@@ -9,7 +9,10 @@ use super::{
     upkeep::Lent,
     work::{Aim, Work},
 };
-use crate::store::{Shared, Store, tests::crash};
+use crate::{
+    epoch::{Rows, TaskEpoch},
+    store::{Shared, Store, tests::crash},
+};
 
 /// One offset: a row, or the end of a transaction.
 type Offset = Option<(u8, Option<u8>)>;
@@ -47,7 +50,8 @@ fn model(changelog: &[Offset]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 
 fn work(store: Arc<Store>, aim: Aim, by_tables: bool, end: i64) -> Work {
     let mut work = Work::new(store, aim, Instant::now()).unwrap();
-    work.begin(work.position(), end, by_tables);
+    let unseen = work.store.unseen().unwrap();
+    work.begin(work.position(), unseen, end, by_tables);
     work
 }
 
@@ -168,6 +172,61 @@ fn a_followed_store_is_restored_from_where_it_is() {
     assert!(work.is_complete());
 }
 
+/// A row that an owner has written at this offset, and was told that it is committed.
+fn write(store: &Arc<Store>, number: u8, offset: i64) {
+    let mut rows = Rows::default();
+    rows.push(&key(number), Some(&[number]));
+    let epoch = TaskEpoch {
+        partition: 0,
+        store: Arc::clone(store),
+        rows,
+        outputs: Vec::new(),
+        next_offset: None,
+        records: 1,
+        digest: 0,
+    };
+    store.apply_epoch(&epoch, offset + 1).unwrap();
+}
+
+#[test]
+fn what_was_written_is_looked_for_before_it_is_believed() {
+    let row = |number: u8| Some((number, Some(number)));
+    // The owner wrote the row at offset 1; at 2 a transaction ended.
+    let cases: [(&[Offset], bool, Option<i64>); 4] = [
+        (&[row(0), row(1), None], true, None),
+        (&[row(0), None, None], false, Some(1)),
+        // Nothing was added, not even the end of a transaction.
+        (&[row(0), row(1)], true, None),
+        // Others went on from it, and it was compacted away.
+        (&[row(0), None, None, row(1), None], true, None),
+    ];
+    for (changelog, complete, uncommitted) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path());
+        write(&store, 0, 0);
+        write(&store, 1, 1);
+        assert_eq!(store.unseen().unwrap(), Some(1));
+        let end = i64::try_from(changelog.len()).unwrap();
+        let mut work = work(store, Aim::RESTORE, false, end);
+        work.resolved(end);
+        assert!(!work.is_complete(), "nothing has been read yet");
+        for (offset, row) in (1..).zip(&changelog[1..]) {
+            if let Some((number, value)) = row {
+                let value = value.map(|v| vec![v]);
+                let now = Instant::now();
+                work.take(offset, Some(&key(*number)), value.as_deref(), now)
+                    .unwrap();
+            }
+        }
+        work.reached_end(end);
+        assert_eq!(work.uncommitted, uncommitted, "{changelog:?}");
+        assert!(!complete || work.is_complete(), "{changelog:?}");
+        work.write().unwrap();
+        let moved = work.position() > 2;
+        assert_eq!(work.store.unseen().unwrap(), (!moved).then_some(1));
+    }
+}
+
 #[test]
 fn a_store_is_told_that_it_lacks_nothing_once_all_is_written() {
     let dir = tempfile::tempdir().unwrap();
@@ -189,7 +248,7 @@ fn rows_that_wait_survive_that_reading_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut work = work(open(dir.path()), Aim::RESTORE, false, 9);
     read(&mut work, &changelog, 5);
-    work.begin(work.position(), 9, true);
+    work.begin(work.position(), None, 9, true);
     read(&mut work, &changelog, 9);
     work.write().unwrap();
     assert_eq!(content(&work.store), model(&changelog));

@@ -74,6 +74,12 @@ pub(super) struct Work {
     last_digest: Option<Digest>,
     /// How these rows differ from the active's.
     pub(super) difference: Option<String>,
+    /// Were they the same when they were last compared?
+    pub(super) same: bool,
+    /// The last record that the store knows of, if nobody has read it yet (see [`Store::unseen`]).
+    unseen: Option<i64>,
+    /// The changelog does not have that record: it was never committed, whatever its writer was told.
+    pub(super) uncommitted: Option<i64>,
 }
 
 impl Work {
@@ -86,6 +92,9 @@ impl Work {
             comparison: Comparison::default(),
             last_digest: None,
             difference: None,
+            same: false,
+            unseen: None,
+            uncommitted: None,
             store,
             aim,
             position,
@@ -133,9 +142,10 @@ impl Work {
         self.end = Some(until);
     }
 
-    /// The changelog is read from `position` on.
-    pub(super) fn begin(&mut self, position: i64, end: i64, by_tables: bool) {
+    /// The changelog is read from `position` on, or from `unseen` if the store holds what nobody has read.
+    pub(super) fn begin(&mut self, position: i64, unseen: Option<i64>, end: i64, by_tables: bool) {
         self.position = position;
+        self.unseen = unseen;
         self.meter = Meter::at(position);
         self.end = Some(end);
         self.at_end = false;
@@ -162,6 +172,8 @@ impl Work {
         value: Option<&[u8]>,
         now: Instant,
     ) -> Result<(), store::Error> {
+        // If a later record comes first, it was compacted away: digests tell whether the rows are right.
+        self.unseen = self.unseen.filter(|unseen| offset < *unseen);
         if offset < self.position {
             return Ok(());
         }
@@ -207,8 +219,10 @@ impl Work {
         self.last_digest = theirs;
         let Some(theirs) = theirs else { return };
         let mine = self.digest.unwrap_or(theirs.rows);
-        if self.comparison.on_digest(theirs, mine) == Verdict::Different {
-            self.differ(theirs, mine);
+        match self.comparison.on_digest(theirs, mine) {
+            Verdict::Different => self.differ(theirs, mine),
+            Verdict::Same => self.same = self.digest.is_some(),
+            Verdict::Unknown => {}
         }
     }
 
@@ -222,6 +236,7 @@ impl Work {
     }
 
     fn differ(&mut self, theirs: Digest, mine: u64) {
+        self.same = false;
         let (theirs, position) = (theirs.rows, self.position);
         let what = format!(
             "at changelog offset {position} the digest is {mine:016x}, and should be {theirs:016x}"
@@ -232,6 +247,9 @@ impl Work {
     /// The end of the changelog was reached at this offset. It is beyond the last record: the ends of
     /// transactions have offsets too.
     pub(super) fn reached_end(&mut self, offset: i64) {
+        // Compaction leaves the last record of a partition alone.
+        let missed = self.unseen.take_if(|unseen| *unseen < offset);
+        self.uncommitted = self.uncommitted.or(missed);
         if offset > self.position {
             self.position = offset;
             self.unwritten = true;
@@ -253,8 +271,8 @@ impl Work {
     /// Is everything read that had to be read?
     pub(super) fn is_complete(&self) -> bool {
         match self.aim {
-            Aim::Restore { until } => until.is_some_and(|until| self.position >= until),
-            Aim::Follow => false,
+            Aim::Restore { until: Some(until) } => self.unseen.is_none() && self.position >= until,
+            Aim::Restore { until: None } | Aim::Follow => false,
         }
     }
 

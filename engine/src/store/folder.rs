@@ -28,6 +28,8 @@ pub enum Reason {
     OtherGeneration,
     /// Its rows are not those of its active.
     Different,
+    /// Its last rows were never committed.
+    Uncommitted,
 }
 
 impl Reason {
@@ -41,6 +43,7 @@ impl Reason {
             Self::BeforeStart => "before_start",
             Self::OtherGeneration => "other_generation",
             Self::Different => "different",
+            Self::Uncommitted => "uncommitted",
         }
     }
 }

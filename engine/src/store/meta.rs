@@ -11,6 +11,8 @@ use crate::digest;
 pub(super) const POSITION: &[u8] = b"position";
 pub(super) const IDENTITY: &[u8] = b"identity";
 pub(super) const COMPLETE: &[u8] = b"complete";
+/// The position, if it was reached by writing to the changelog, not by reading it.
+const WRITTEN: &[u8] = b"written";
 const ROWS_DIGEST: &[u8] = b"digest";
 const GENERATION: &[u8] = b"generation";
 const LAYOUT: u32 = 1;
@@ -45,6 +47,21 @@ impl Store {
     /// What RocksDB says.
     pub fn position(&self) -> Result<i64, Error> {
         Ok(self.number(POSITION)?.unwrap_or(0))
+    }
+
+    /// The offset of the last record of the changelog that this store knows of, if an owner wrote it and
+    /// nobody has read it yet: [`crate::restore`] makes sure that it is there.
+    ///
+    /// # Errors
+    /// What RocksDB says.
+    pub fn unseen(&self) -> Result<Option<i64>, Error> {
+        let (written, position) = (self.number(WRITTEN)?, self.number(POSITION)?);
+        Ok(written.filter(|_| written == position).map(|end| end - 1))
+    }
+
+    /// What the batch of an owner says of how it got to `position`.
+    pub(super) fn put_written(&self, batch: &mut WriteBatch, position: i64) {
+        batch.put_cf(self.meta(), WRITTEN, position.to_be_bytes());
     }
 
     /// What a batch that brings the store to `position` says of that.

@@ -141,6 +141,7 @@ impl Store {
         for (key, value) in epoch.rows.iter() {
             batch.put(key, value);
         }
+        self.put_written(&mut batch.0, position);
         self.apply_batch(batch, position, Some(epoch.digest))
     }
 

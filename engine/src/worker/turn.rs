@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{BATCH, Ended, Running, Worker, now_ms};
 use crate::{
-    commit::{CALL_ENDS_WITHIN, Outcome},
+    commit::{CALL_ENDS_WITHIN, Outcome, Todo},
     epoch::Epoch,
     fetch::Fetched,
     intake::SourceRecord,
@@ -204,9 +204,14 @@ impl<P: Processor> Worker<P> {
         if tasks.is_empty() {
             return Ok(());
         }
+        self.hand_over(Todo::Commit(Epoch { tasks }))
+    }
+
+    /// Hands the committer something to do; it has nothing under way.
+    pub(super) fn hand_over(&mut self, todo: Todo) -> Result<(), Ended> {
         self.committing = true;
         self.epochs
-            .send(Epoch { tasks })
+            .send(todo)
             .map_err(|_| "the committer has ended".into())
     }
 
@@ -262,6 +267,7 @@ impl<P: Processor> Worker<P> {
                 );
                 self.rewind()
             }
+            Outcome::Swept => Ok(()),
             Outcome::Lost(why) => Err(why.into()),
             Outcome::Failed(why) => Err(Ended {
                 why,

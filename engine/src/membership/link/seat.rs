@@ -8,12 +8,16 @@ use std::{
 
 use anyhow::Context as _;
 use common::{kafka, topics::Names};
-use rdkafka::producer::{BaseRecord, Producer as _};
+use rdkafka::{
+    consumer::Consumer as _,
+    producer::{BaseRecord, Producer as _},
+};
 
 use super::CALL;
 use crate::{
     commit::transactional,
     membership::{Plan, PlanNumber},
+    sweep,
 };
 
 /// What the leader's seat is asked to do.
@@ -144,5 +148,27 @@ pub fn fence(kafka: &kafka::Args, transactional_id: &str, goes_on: impl Fn() -> 
                 thread::park_timeout(Duration::from_millis(200));
             }
         }
+    }
+}
+
+/// Ends what a producer with this id, which was fenced, has left open on a partition. Tries once: whoever
+/// still finds it open asks again.
+pub fn sweep(
+    kafka: &kafka::Args,
+    transactional_id: &str,
+    names: &Names,
+    group_id: &str,
+    partition: u32,
+) {
+    let result = take_lead(kafka, transactional_id).and_then(|producer| {
+        let group: kafka::Consumer = kafka::create(&kafka.consumer(transactional_id, group_id))?;
+        let group = group
+            .group_metadata()
+            .context("the consumer has no group")?;
+        Ok(sweep::sweep(&producer, names, &group, partition)?)
+    });
+    if let Err(error) = result {
+        let error = format!("{error:#}");
+        tracing::warn!(error, transactional_id, partition, "not swept");
     }
 }
