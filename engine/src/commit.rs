@@ -15,7 +15,9 @@ use std::{
 
 use common::{kafka, topics::Names};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList, consumer::ConsumerGroupMetadata, error::KafkaError,
+    ClientConfig, Offset, TopicPartitionList,
+    consumer::ConsumerGroupMetadata,
+    error::{KafkaError, KafkaResult},
     producer::Producer as _,
 };
 
@@ -189,7 +191,7 @@ impl Committer {
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
             self.settings.pulse.beat();
-            match self.producer.client().init_transactions(CALL) {
+            match initialise(self.producer.client(), CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
                     tracing::warn!(error = %e, "producer not initialised yet, trying again");
@@ -442,6 +444,19 @@ impl Committer {
     fn stopping(&self) -> bool {
         self.settings.stop.load(Ordering::Acquire)
     }
+}
+
+/// Makes this the only producer with its transactional id: fences every former one, and aborts what it left
+/// open.
+///
+/// librdkafka looks for the coordinator at once; without a connection, as a client has none at first, only
+/// half a second later again. So a connection is waited for.
+///
+/// # Errors
+/// What librdkafka says.
+pub fn initialise(producer: &kafka::Producer, within: Duration) -> KafkaResult<()> {
+    kafka::reaches_a_broker(producer.client(), within);
+    producer.init_transactions(within)
 }
 
 /// Settings of a transactional producer.

@@ -27,7 +27,7 @@ use rdkafka::{
 /// Time between two looks at a client.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long a broker may take to answer: whoever polls the client waits meanwhile.
-const ANSWER_WITHIN_MS: i32 = 200;
+const ANSWER_WITHIN: Duration = Duration::from_millis(200);
 
 /// When a client was last looked at, or first polled.
 #[derive(Debug, Default)]
@@ -48,7 +48,7 @@ impl Look {
 
 /// Asks the brokers for the client's topics; names the brokers to it again if none answers.
 pub(super) fn look<C: ClientContext>(client: &Client<C>, servers: &str) {
-    if knows_a_broker(client) {
+    if reaches_a_broker(client, ANSWER_WITHIN) {
         return;
     }
     let Ok(servers) = CString::new(servers) else {
@@ -60,8 +60,10 @@ pub(super) fn look<C: ClientContext>(client: &Client<C>, servers: &str) {
     tracing::debug!(known, "named the brokers again");
 }
 
-/// The answer also tells the client who leads its partitions now.
-fn knows_a_broker<C: ClientContext>(client: &Client<C>) -> bool {
+/// Waits for a broker to tell what it knows of the client's topics: that tells the client also who leads
+/// its partitions now. `false` if none does in time.
+pub fn reaches_a_broker<C: ClientContext>(client: &Client<C>, within: Duration) -> bool {
+    let within_ms = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
     let mut metadata = ptr::null();
     // SAFETY: the client is alive; without a topic, those are asked for that it uses. What it answers with
     // is ours, and is destroyed once, after its last use.
@@ -71,7 +73,7 @@ fn knows_a_broker<C: ClientContext>(client: &Client<C>) -> bool {
             0,
             ptr::null_mut(),
             &raw mut metadata,
-            ANSWER_WITHIN_MS,
+            within_ms,
         );
         if answer != RD_KAFKA_RESP_ERR_NO_ERROR {
             return false;

@@ -2,6 +2,8 @@
 
 mod lost;
 
+pub use lost::reaches_a_broker;
+
 use std::{str::FromStr, sync::Arc, time::Instant};
 
 use rdkafka::{

@@ -15,7 +15,7 @@ use rdkafka::{
 
 use super::CALL;
 use crate::{
-    commit::transactional,
+    commit::{initialise, transactional},
     membership::{Plan, PlanNumber},
     sweep,
 };
@@ -113,7 +113,7 @@ fn perform(
 fn take_lead(kafka: &kafka::Args, id: &str) -> anyhow::Result<kafka::Producer> {
     let config = transactional(kafka, id);
     let producer: kafka::Producer = kafka::create(&config)?;
-    producer.init_transactions(CALL)?;
+    initialise(&producer, CALL)?;
     Ok(producer)
 }
 
