@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use futures_util::future::try_join_all;
 use rdkafka::{
     ClientConfig,
     admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
@@ -100,24 +101,34 @@ pub async fn ensure(
     let options = AdminOptions::new()
         .request_timeout(Some(timeout))
         .operation_timeout(Some(timeout));
-    let mut counts = Vec::with_capacity(topics.len());
-    for spec in topics {
-        let existed = !create(&admin, spec, replication, &options).await?;
-        let count = partition_count(&admin, &spec.name, timeout).await?;
-        if spec.exact && count != spec.partitions {
-            bail!(
-                "topic {} has {count} partitions and must have {}: keys would be looked for on \
-                 the wrong partition; recreate it, or choose another application id",
-                spec.name,
-                spec.partitions
-            );
-        }
-        if existed {
-            check_settings(&admin, spec, &options, timeout).await?;
-        }
-        counts.push(count);
+    let topics = topics
+        .iter()
+        .map(|spec| ensure_one(&admin, spec, replication, &options, timeout));
+    // All at once: each takes three questions to the brokers.
+    try_join_all(topics).await
+}
+
+async fn ensure_one(
+    admin: &AdminClient<DefaultClientContext>,
+    spec: &Spec,
+    replication: i32,
+    options: &AdminOptions,
+    timeout: Duration,
+) -> anyhow::Result<u32> {
+    let existed = !create(admin, spec, replication, options).await?;
+    let count = partition_count(admin, &spec.name, timeout).await?;
+    if spec.exact && count != spec.partitions {
+        bail!(
+            "topic {} has {count} partitions and must have {}: keys would be looked for on \
+             the wrong partition; recreate it, or choose another application id",
+            spec.name,
+            spec.partitions
+        );
     }
-    Ok(counts)
+    if existed {
+        check_settings(admin, spec, options, timeout).await?;
+    }
+    Ok(count)
 }
 
 /// Creates the topic; `false` if it is there already.

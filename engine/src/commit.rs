@@ -450,12 +450,12 @@ impl Committer {
 /// open.
 ///
 /// librdkafka looks for the coordinator at once; without a connection, as a client has none at first, only
-/// half a second later again. So a connection is waited for.
+/// half a second later again. So a connection is waited for, but no longer than that.
 ///
 /// # Errors
 /// What librdkafka says.
 pub fn initialise(producer: &kafka::Producer, within: Duration) -> KafkaResult<()> {
-    kafka::reaches_a_broker(producer.client(), within);
+    kafka::reaches_a_broker(producer.client(), Duration::from_millis(500));
     producer.init_transactions(within)
 }
 

@@ -63,12 +63,17 @@ impl Commands {
             .set("linger.ms", "0")
             .set("message.timeout.ms", "10000");
         let connection = kafka::Context::of(&config);
+        let (set_state, clear_override, delete_object) = tokio::join!(
+            registry.encoder(&topic, schema::SET_STATE),
+            registry.encoder(&topic, schema::CLEAR_OVERRIDE),
+            registry.encoder(&topic, schema::DELETE_OBJECT),
+        );
         Ok(Self {
             producer: config.create_with_context(connection.clone())?,
             connection,
-            set_state: registry.encoder(&topic, schema::SET_STATE).await,
-            clear_override: registry.encoder(&topic, schema::CLEAR_OVERRIDE).await,
-            delete_object: registry.encoder(&topic, schema::DELETE_OBJECT).await,
+            set_state,
+            clear_override,
+            delete_object,
             topic,
         })
     }

@@ -128,16 +128,25 @@ async fn prepare<S: Scenario>(
     )?;
     tracing::info!(application_id, instance = identity.instance_id, "starting");
     let names = Names::of(&application_id);
-    let partitions = ensure_topics(config, &names, app).await?;
-    app.send_replace(http::Stage::Starting(
-        "waiting for the schema registry".into(),
-    ));
     let registry = Registry::new(&config.registry)?;
-    let codecs = Arc::new(Codecs::<S>::register(&registry, &names).await?);
-    let dead_letters = registry
-        .encoder(&names.dead_letters, schema::DEAD_LETTER)
-        .await;
-    let commands = commands::Commands::new(&config.kafka, &registry, &names).await?;
+    let topics = async {
+        let partitions = ensure_topics(config, &names, app).await?;
+        tracing::debug!("the topics are there");
+        app.send_replace(http::Stage::Starting(
+            "waiting for the schema registry".into(),
+        ));
+        Ok(partitions)
+    };
+    let codecs = async { Ok(Codecs::<S>::register(&registry, &names).await?) };
+    let dead_letters = async {
+        let topic = &names.dead_letters;
+        Ok(registry.encoder(topic, schema::DEAD_LETTER).await)
+    };
+    let commands = commands::Commands::new(&config.kafka, &registry, &names);
+    let (partitions, codecs, dead_letters, commands) =
+        tokio::try_join!(topics, codecs, dead_letters, commands)?;
+    let codecs = Arc::new(codecs);
+    tracing::debug!("the schemas are registered");
 
     let scenario = Arc::new(S::new(config.rules.clone()));
     let max_skew_ms = i64::try_from(config.max_skew.as_millis())?;

@@ -149,6 +149,7 @@ impl<P: Processor> Conductor<P> {
         // What a former incarnation announced must be known before our own row replaces it.
         let pulse = Pulse::default();
         read_to_end(&mut link, &mut cluster, &stopping, &pulse);
+        tracing::debug!("the membership topics are read");
         let beats = Beats::start(
             &settings.kafka,
             &settings.names,

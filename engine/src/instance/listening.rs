@@ -31,6 +31,7 @@ impl<P: Processor> Conductor<P> {
         while !self.cluster.is_announced() && goes_on() {
             self.listen();
         }
+        tracing::debug!("this instance is announced");
         let own: Vec<String> = (0..self.settings.workers)
             .map(|worker| self.transactional_id(worker))
             .collect();

@@ -165,7 +165,10 @@ impl<P: Processor> Conductor<P> {
 
     pub(super) fn on_worker(&mut self, number: u32, report: Report) {
         match report {
-            Report::Ready => self.holdings.on_ready(number),
+            Report::Ready => {
+                tracing::debug!(worker = number, "ready");
+                self.holdings.on_ready(number);
+            }
             Report::Running(partition) => self.holdings.on_running(partition),
             Report::Closed(partition) => self.holdings.on_closed(partition),
             Report::Failed(why) => {

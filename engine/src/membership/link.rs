@@ -19,6 +19,8 @@ pub use seat::{Duty, Seat, SeatNews, fence, leader_id, sweep};
 /// Time between two beats.
 pub const BEAT: Duration = Duration::from_millis(400);
 const CALL: Duration = Duration::from_secs(5);
+/// How long the question for the end of a topic may take: it can be found out otherwise.
+const END: Duration = Duration::from_secs(1);
 
 /// Something read from the membership topics.
 #[derive(Debug)]
@@ -40,6 +42,10 @@ struct Reader {
     topic: String,
     /// Where the next record is expected.
     position: i64,
+    /// Will the client tell the end? It does once behind every record, and after an assignment.
+    tells_end: bool,
+    /// The end as it was told before it was last reached.
+    reached: Option<i64>,
 }
 
 impl Link {
@@ -54,10 +60,12 @@ impl Link {
             // The end of a topic is noticed with the next answer to a fetch.
             .set("fetch.wait.max.ms", "50");
         let reader = |topic: &str| -> anyhow::Result<Reader> {
-            let reader = Reader {
+            let mut reader = Reader {
                 consumer: kafka::create(&config)?,
                 topic: topic.to_owned(),
                 position: 0,
+                tells_end: false,
+                reached: None,
             };
             reader.assign()?;
             Ok(reader)
@@ -103,12 +111,15 @@ impl Link {
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         let goes_on = || goes_on() && Instant::now() < deadline;
-        self.instances
-            .read_to_end(&goes_on, |key, value| on_instance(key, value, on))?;
+        let end = self.instances.end();
+        self.instances.read_to(end, false, &goes_on, |key, value| {
+            on_instance(key, value, on);
+        })?;
+        let end = self.plans.end();
         self.plans
             .read_first_again(&goes_on, |value| on_plan(value, on))?;
         self.plans
-            .read_to_end(&goes_on, |_, value| on_plan(value, on))
+            .read_to(end, true, &goes_on, |_, value| on_plan(value, on))
     }
 }
 
@@ -138,10 +149,11 @@ enum Read {
 
 impl Reader {
     /// Fetches from `position` on. Also makes the client tell the end again.
-    fn assign(&self) -> anyhow::Result<()> {
+    fn assign(&mut self) -> anyhow::Result<()> {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, 0, Offset::Offset(self.position))?;
         self.consumer.assign(&list)?;
+        self.tells_end = true;
         Ok(())
     }
 
@@ -149,10 +161,14 @@ impl Reader {
         match self.consumer.poll(timeout)? {
             Ok(message) => {
                 self.position = message.offset() + 1;
+                self.tells_end = true;
                 let key = message.key().unwrap_or_default().to_vec();
                 Some(Read::Record(key, message.payload().map(<[u8]>::to_vec)))
             }
-            Err(KafkaError::PartitionEOF(_)) => Some(Read::End),
+            Err(KafkaError::PartitionEOF(_)) => {
+                self.tells_end = false;
+                Some(Read::End)
+            }
             Err(error) => {
                 tracing::debug!(%error, topic = self.topic, "membership");
                 Some(Read::Trouble)
@@ -166,27 +182,53 @@ impl Reader {
         mut on: impl FnMut(Option<Vec<u8>>),
     ) -> anyhow::Result<()> {
         let position = std::mem::take(&mut self.position);
+        self.assign()?;
         if position == 0 {
             return Ok(());
         }
-        self.assign()?;
         let first = self.next(goes_on);
         self.position = position;
         if let Some((_, value)) = first? {
             on(value);
         }
-        Ok(())
+        self.assign()
     }
 
-    fn read_to_end(
+    /// The end of what is committed; `None` if the broker does not tell.
+    fn end(&self) -> Option<i64> {
+        let watermarks = self.consumer.fetch_watermarks(&self.topic, 0, END);
+        watermarks.ok().map(|(_, end)| end)
+    }
+
+    /// Reads up to `end`, which was asked for just now; or, if it is not known, until the client tells that
+    /// the end is reached. That takes a fetch that waits, so it is avoided. `assigned`: since `end` was asked for.
+    fn read_to(
         &mut self,
+        end: Option<i64>,
+        mut assigned: bool,
         goes_on: &dyn Fn() -> bool,
         mut on: impl FnMut(Vec<u8>, Option<Vec<u8>>),
     ) -> anyhow::Result<()> {
-        self.assign()?;
-        while let Some((key, value)) = self.next(goes_on)? {
-            on(key, value);
+        if !assigned && !self.tells_end {
+            if end.is_some() && end == self.reached {
+                return Ok(());
+            }
+            self.assign()?;
+            assigned = true;
         }
+        // Behind the last record may come the end of a transaction, which nobody tells of.
+        while end.is_none_or(|end| self.position < end) {
+            match self.next(goes_on)? {
+                Some((key, value)) => on(key, value),
+                None if assigned => break,
+                // It may be the end as it was before.
+                None => {
+                    self.assign()?;
+                    assigned = true;
+                }
+            }
+        }
+        self.reached = end;
         Ok(())
     }
 

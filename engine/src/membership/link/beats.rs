@@ -35,7 +35,12 @@ impl Beats {
     /// When librdkafka refuses the configuration.
     pub fn start(kafka: &kafka::Args, names: &Names, id: &str, row: Row) -> anyhow::Result<Self> {
         let mut config = kafka.producer(&format!("{id}-beats"));
-        config.set("linger.ms", "0");
+        config
+            .set("linger.ms", "0")
+            // One row at a time, and one that comes twice says nothing new. An id for the producer would
+            // be waited for before the first row: half a second, if it is asked for before there is a
+            // connection.
+            .set("enable.idempotence", "false");
         let producer: kafka::Producer = kafka::create(&config)?;
         let row = Arc::new(Mutex::new(row));
         let (wake, woken) = mpsc::channel();
