@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rocksdb::{BlockBasedOptions, Cache, Env, Options, WriteBufferManager};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
 use super::Error;
 
@@ -72,7 +72,10 @@ impl Shared {
         table.set_cache_index_and_filter_blocks(true);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
-        options.set_compression_type(rocksdb::DBCompressionType::Lz4);
+        // The first two levels are written again and again, and hold all of a store that is not large.
+        let mut compression = [DBCompressionType::Lz4; 7];
+        compression[..2].fill(DBCompressionType::None);
+        options.set_compression_per_level(&compression);
         options.set_write_buffer_manager(&self.memtables);
         options.set_write_buffer_size(MEMTABLE_BYTES);
         options.set_arena_block_size(ARENA_BYTES);
