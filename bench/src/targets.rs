@@ -49,6 +49,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// The work that measures it.
+    fn work(&self) -> &'static str {
+        match self.id.split_once('-') {
+            Some(("start", _)) => "restore",
+            Some((work, _)) => work,
+            None => self.id,
+        }
+    }
+
     /// Its number; `None` if it was not measured.
     #[must_use]
     pub fn number(&self, results: &Results) -> Option<f64> {
@@ -224,14 +233,15 @@ pub fn table(results: &Results) -> Table {
     table
 }
 
-/// One line `ratio ID NUMBER` for each that was measured.
+/// One line `ratio ID NUMBER` for each whose work was asked for; `nan` if the measurement failed.
 #[must_use]
 pub fn lines(results: &Results) -> Vec<String> {
-    let numbers = TARGETS.iter().filter_map(|target| {
-        let number = target.number(results)?;
-        Some(format!("ratio {} {number:.3}", target.id))
-    });
-    numbers.collect()
+    let asked = |target: &&Target| results.works.iter().any(|work| work == target.work());
+    let line = |target: &Target| match target.number(results) {
+        Some(number) => format!("ratio {} {number:.3}", target.id),
+        None => format!("ratio {} nan", target.id),
+    };
+    TARGETS.iter().filter(asked).map(line).collect()
 }
 
 #[cfg(test)]
@@ -258,7 +268,12 @@ mod tests {
             [
                 "ratio drain-100k-cpu 7.000",
                 "ratio drain-100k-cpu-warm 5.500",
-                "ratio drain-limit-share 0.700"
+                // Asked for, and not measured.
+                "ratio drain-2m-cpu nan",
+                "ratio drain-100k-wall nan",
+                "ratio drain-limit-share 0.700",
+                "ratio drain-peak-rss nan",
+                "ratio drain-broker-cpu nan",
             ]
         );
         let text = table(&results).text();
