@@ -1,13 +1,17 @@
 //! Instances share the partitions, take over from each other, and lose nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use common::schema::{
     SiteAttackVerdict::{Clear, UnderAttack},
     State,
 };
-use e2e::{Api, Application, PATIENCE, Service, api::Cluster, story, until};
+use e2e::{
+    Api, Application, PATIENCE, Service,
+    api::{Cluster, Page},
+    story, until,
+};
 
 use crate::report;
 
@@ -89,6 +93,46 @@ async fn any_instance_answers_for_any_object() -> Result<()> {
         ensure!(rest.objects.len() == 25 && rest.next.is_none());
         let attacked = b.list("?verdict=UNDER_ATTACK").await?;
         ensure!(attacked.objects.len() == 20);
+        Ok(())
+    })
+    .await
+}
+
+/// An instance that does not have what another expects of it must not answer as if that were all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_list_is_whole_or_refused() -> Result<()> {
+    story("parts", async |app| {
+        let (a, _b) = two(app).await?;
+        let api = a.api().await?;
+        let ids = fill(app, 40, 1).await?;
+        listed(&api, ids.len()).await?;
+        let cluster = api.cluster().await?;
+        let of = |owner: &str| -> Vec<u32> {
+            let tasks = cluster.tasks.iter();
+            let owned = tasks.filter(|task| task.owner.as_deref() == Some(owner));
+            owned.map(|task| task.partition).collect()
+        };
+        let ask = async |partitions: &[u32]| {
+            let listed: Vec<String> = partitions.iter().map(u32::to_string).collect();
+            let request = reqwest::Client::new()
+                .get(format!("{}/v1/objects", api.url()))
+                .header("x-shared-state-hop", "1")
+                .header("x-shared-state-partitions", listed.join(","));
+            let answer = request.send().await?;
+            let status = answer.status().as_u16();
+            anyhow::Ok((status, answer.text().await?))
+        };
+        let (mine, theirs) = (of("a"), of("b"));
+        let (status, body) = ask(&mine[..2]).await?;
+        let page: Page = serde_json::from_str(&body)?;
+        let known = page
+            .objects
+            .iter()
+            .map(|o| cluster.partition_of(&o.object_id));
+        let known: BTreeSet<u32> = known.collect();
+        ensure!(status == 200 && known == mine[..2].iter().copied().collect());
+        let (status, body) = ask(&[mine[0], theirs[0]]).await?;
+        ensure!(status == 503, "{status}: {body}");
         Ok(())
     })
     .await
