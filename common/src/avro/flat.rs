@@ -290,6 +290,17 @@ fn array<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Error> {
 /// A number: seven bits a byte, the lowest first, the sign in the lowest bit.
 #[inline]
 fn long(rest: &mut &[u8]) -> Result<i64, Error> {
+    match rest.split_first() {
+        // Lengths, symbols, branches: nearly all of them.
+        Some((&byte, left)) if byte < 0x80 => {
+            *rest = left;
+            Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1))
+        }
+        _ => longer(rest),
+    }
+}
+
+fn longer(rest: &mut &[u8]) -> Result<i64, Error> {
     let mut number = 0_u64;
     for (at, &byte) in rest.iter().enumerate().take(10) {
         if at == 9 && byte > 1 {
