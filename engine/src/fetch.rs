@@ -220,6 +220,12 @@ pub struct End {
 }
 
 impl Batch<'_> {
+    /// How many messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// Is there nothing?
     #[must_use]
     pub fn is_empty(&self) -> bool {

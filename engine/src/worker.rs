@@ -124,6 +124,8 @@ struct Worker<P: Processor> {
     last_cut: Instant,
     /// Messages to take at a time.
     batch: usize,
+    /// Were there as many the last time? Then more wait.
+    behind: bool,
     consumed: metrics::Counter,
     report: Reporter,
 }
@@ -201,6 +203,7 @@ impl<P: Processor> Worker<P> {
                     gave_up: false,
                     last_cut: Instant::now(),
                     batch: BATCH,
+                    behind: false,
                     consumed: metrics::counter!("records_consumed_total"),
                     report,
                 })

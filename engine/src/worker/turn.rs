@@ -23,6 +23,9 @@ use crate::{
 const MOST_RECORDS: u64 = 200_000;
 /// A partition whose waiting records weigh so much is not fetched any further.
 const KEPT_BYTES: usize = 4 << 20;
+/// While records wait, epochs last so many times as long: an object that changes again within one costs no
+/// further row, and nobody who waits for these records would have them sooner otherwise.
+const LONGER_WHILE_BEHIND: u32 = 5;
 /// Objects may be large: fewer messages are taken at a time then, but so many at least.
 const LEAST_BATCH: usize = 20;
 
@@ -80,7 +83,7 @@ impl<P: Processor> Worker<P> {
         self.offer_kept(now_ms)?;
         self.read(now_ms)?;
         self.consumed.increment(self.pending().records - before);
-        let due = self.last_cut.elapsed() >= self.settings.commit_interval;
+        let due = self.last_cut.elapsed() >= self.commit_interval();
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
         }
@@ -99,9 +102,16 @@ impl<P: Processor> Worker<P> {
         })
     }
 
+    fn commit_interval(&self) -> Duration {
+        match self.behind {
+            true => self.settings.commit_interval * LONGER_WHILE_BEHIND,
+            false => self.settings.commit_interval,
+        }
+    }
+
     /// How long to wait for something to do.
     fn patience(&self) -> Duration {
-        let interval = self.settings.commit_interval;
+        let interval = self.commit_interval();
         let left = interval.saturating_sub(self.last_cut.elapsed());
         left.clamp(Duration::from_millis(1), Duration::from_millis(10))
     }
@@ -109,6 +119,7 @@ impl<P: Processor> Worker<P> {
     fn read(&mut self, now_ms: i64) -> Result<(), Ended> {
         let before = self.pending();
         let batch = self.fetcher.next_few(self.patience(), self.batch);
+        self.behind = batch.len() >= self.batch;
         for messages in batch.chunks(LOOK_AHEAD) {
             let keys: SmallVec<[_; LOOK_AHEAD]> = messages.keys().collect();
             for keys in keys.chunk_by(|(a, _), (b, _)| a == b) {
