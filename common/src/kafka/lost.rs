@@ -86,7 +86,23 @@ pub fn reaches_a_broker<C: ClientContext>(client: &Client<C>, within: Duration) 
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::{ClientConfig, mocking::MockCluster, producer::Producer as _};
+
     use super::*;
+    use crate::kafka::{Producer, create};
+
+    #[test]
+    fn a_client_without_a_broker_is_told_of_them_again() {
+        // It knows of none but this one, which is not there.
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", "127.0.0.1:1");
+        let producer: Producer = create(&config).unwrap();
+        let client = producer.client();
+        assert!(!reaches_a_broker(client, Duration::from_millis(50)));
+        let brokers = MockCluster::new(1).unwrap();
+        look(client, &brokers.bootstrap_servers());
+        assert!(reaches_a_broker(client, Duration::from_secs(30)));
+    }
 
     #[test]
     fn a_client_is_looked_at_every_five_seconds() {

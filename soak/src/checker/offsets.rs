@@ -9,6 +9,26 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Checker, Class, Finding, source};
 
+/// Is nothing left to be processed? With its offset, a record may have been sent on to another partition that nobody
+/// has seen there yet: so the source is read once more after the offsets.
+#[derive(Default)]
+struct Rest {
+    all_committed: bool,
+}
+
+impl Rest {
+    /// The source was read, and so many records were new.
+    fn is_at_rest(&mut self, new: usize) -> bool {
+        self.all_committed &= new == 0;
+        self.all_committed
+    }
+
+    /// The offsets were looked at, and so many partitions are behind.
+    fn looked(&mut self, behind: usize) {
+        self.all_committed = behind == 0;
+    }
+}
+
 impl Checker {
     /// The source records since the last round, once all of them have been processed.
     pub(super) fn processed(
@@ -17,11 +37,10 @@ impl Checker {
     ) -> Result<(source::Stretch, Vec<Finding>)> {
         let deadline = Instant::now() + patience;
         let mut source = source::Stretch::new();
-        let mut rested = false;
+        let mut rest = Rest::default();
         loop {
             let new = self.source.advance()?;
-            // Looked at after the offsets: with an offset, a record may have been sent on that nobody saw yet.
-            if rested && new.is_empty() {
+            if rest.is_at_rest(new.len()) {
                 source.sort_by_key(|(record, _)| (record.partition, record.offset));
                 return Ok((source, Vec::new()));
             }
@@ -39,7 +58,7 @@ impl Checker {
                 }
                 behind => behind?,
             };
-            rested = behind.is_empty();
+            rest.looked(behind.len());
             if Instant::now() > deadline {
                 let lost = behind.into_iter().map(|(partition, committed, end)| {
                     let what = format!(
@@ -53,7 +72,7 @@ impl Checker {
                 source.sort_by_key(|(record, _)| (record.partition, record.offset));
                 return Ok((source, lost));
             }
-            if !rested {
+            if !rest.all_committed {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
@@ -85,5 +104,31 @@ impl Checker {
             }
         }
         Ok(behind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_rests_when_nothing_is_new_after_the_offsets() {
+        let mut rest = Rest::default();
+        // New records, and partitions that are behind; `None`: the coordinator did not answer.
+        let looks = [
+            (3, Some(1), false),
+            (0, Some(0), false),
+            // Sent on with the last offset.
+            (1, None, false),
+            (0, Some(1), false),
+            (0, Some(0), false),
+            (0, Some(0), true),
+        ];
+        for (new, behind, expected) in looks {
+            assert_eq!(rest.is_at_rest(new), expected, "{new} new");
+            if let Some(behind) = behind {
+                rest.looked(behind);
+            }
+        }
     }
 }
