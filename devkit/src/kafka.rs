@@ -1,6 +1,8 @@
 //! Apache Kafka in KRaft mode: every broker is a controller too, so that three of them survive the loss of any.
 
+mod ask;
 pub mod jars;
+mod leave_open;
 mod probe;
 mod settings;
 

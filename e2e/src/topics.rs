@@ -132,7 +132,15 @@ impl Topics {
         for result in admin.delete_topics(&[topic], &AdminOptions::new()).await? {
             result.map_err(|(_, code)| anyhow::anyhow!("deleting {topic}: {code}"))?;
         }
-        let partitions = i32::try_from(partitions)?;
+        self.create(topic, i32::try_from(partitions)?).await
+    }
+
+    /// Makes an empty, compacted topic, once the last one of that name is gone.
+    ///
+    /// # Errors
+    /// The brokers refuse it.
+    pub async fn create(&self, topic: &str, partitions: i32) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.kafka.client("e2e").create()?;
         let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
         let new = new.set("cleanup.policy", "compact");
         let created = async || {
@@ -140,7 +148,7 @@ impl Topics {
             Ok(created.into_iter().all(|result| result.is_ok()))
         };
         // Deleting takes a moment.
-        until("the topic is there again", CALL, created, |done| *done).await?;
+        until("the topic is there", CALL, created, |done| *done).await?;
         Ok(())
     }
 

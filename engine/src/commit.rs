@@ -4,9 +4,8 @@
 //! then the rows to the stores. Meanwhile the worker processes the next epoch.
 
 use std::{
-    collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -15,9 +14,7 @@ use std::{
 
 use common::{kafka, topics::Names};
 use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    consumer::ConsumerGroupMetadata,
-    error::{KafkaError, KafkaResult},
+    ClientConfig, Offset, TopicPartitionList, consumer::ConsumerGroupMetadata, error::KafkaError,
     producer::Producer as _,
 };
 
@@ -28,44 +25,27 @@ use crate::{
     watchdog::Pulse,
 };
 
+mod client;
 mod seen;
+mod stall;
+mod tie;
 mod way;
 
+pub use client::{claim_id, transactional};
+pub use seen::all_there;
+use stall::Stall;
+pub use tie::Tie;
 use way::Refusals;
 pub use way::{Way, classify, undelivered, way};
 
 /// How long one call to the broker may take before it is made again.
 const CALL: Duration = Duration::from_secs(3);
-/// So often may brokers answer others of this instance (see [`crate::membership::link::BEAT`]) while
-/// not one record of a transaction is delivered. After that this producer is given up. librdkafka
-/// would try for as long as a transaction may take, and has been seen to do so beside a broker that
-/// was frozen for some seconds and answered everybody else.
-const ANSWERS_WITHOUT_DELIVERY: u64 = 40;
 /// How long to wait for news of the broker before looking up.
 const LOOK_UP: Duration = Duration::from_millis(100);
 /// A call that has not returned by then is not waited for. librdkafka's calls end in time but for
 /// one: `send_offsets_to_transaction` may never return when the group's coordinator is a broker that
 /// has left the cluster (librdkafka issues 5456 and 5511, open as of 2.12).
 pub const CALL_ENDS_WITHIN: Duration = Duration::from_secs(6);
-
-/// Separates a committer whose call does not end from the stores. Its producer will be fenced by the
-/// next one with its id; but should the call return after all, what it knows is of the past.
-#[derive(Debug, Clone, Default)]
-pub struct Tie(Arc<Mutex<bool>>);
-
-impl Tie {
-    /// Cuts the tie; `false` if the committer is writing to the stores at this moment.
-    #[must_use]
-    pub fn cut(&self) -> bool {
-        match self.0.try_lock() {
-            Ok(mut is_cut) => {
-                *is_cut = true;
-                true
-            }
-            Err(_) => false,
-        }
-    }
-}
 
 /// What a committer is asked to do.
 #[derive(Debug)]
@@ -92,25 +72,6 @@ pub enum Outcome {
     /// Trying again would not help: it is committed, but a store cannot take it; or it is not, because
     /// Kafka has refused it again and again.
     Failed(String),
-}
-
-/// Finds out that a producer delivers nothing although brokers answer.
-struct Stall {
-    answers: u64,
-    in_flight: usize,
-}
-
-impl Stall {
-    fn at(answers: u64, in_flight: usize) -> Self {
-        Self { answers, in_flight }
-    }
-
-    fn is_stuck(&mut self, answers: u64, in_flight: usize) -> bool {
-        if in_flight != self.in_flight {
-            *self = Self::at(answers, in_flight);
-        }
-        answers - self.answers >= ANSWERS_WITHOUT_DELIVERY
-    }
 }
 
 /// What is written to.
@@ -191,7 +152,7 @@ impl Committer {
     pub fn initialise(&self) -> anyhow::Result<()> {
         loop {
             self.settings.pulse.beat();
-            match initialise(self.producer.client(), CALL) {
+            match claim_id(self.producer.client(), CALL) {
                 Ok(()) => return Ok(()),
                 Err(e) if way(&e, false) == Way::Again && !self.stopping() => {
                     tracing::warn!(error = %e, "producer not initialised yet, trying again");
@@ -398,26 +359,10 @@ impl Committer {
         }
     }
 
-    /// Does the changelog still have what the stores of these tasks have?
-    fn look_for_committed(&self, epoch: &Epoch) -> Result<(), String> {
-        let mut unseen = BTreeMap::new();
-        for task in &epoch.tasks {
-            if let Some(offset) = task.store.unseen().map_err(|e| e.to_string())? {
-                unseen.insert(kafka_partition(task.partition), offset);
-            }
-        }
-        if unseen.is_empty() {
-            return Ok(());
-        }
-        let consumer = self.settings.consumer.clone();
-        seen::all_there(consumer, &self.settings.names.changelog, &unseen)
-    }
-
     /// After the commit: rows and positions go to the stores.
     fn store(&mut self, epoch: &Epoch) -> Outcome {
         // Held until the stores are written: meanwhile nobody can cut the tie.
-        let is_cut = self.tie.0.lock();
-        let is_cut = is_cut.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let is_cut = self.tie.hold();
         if *is_cut {
             return Outcome::Lost("given up before the call returned".into());
         }
@@ -444,35 +389,6 @@ impl Committer {
     fn stopping(&self) -> bool {
         self.settings.stop.load(Ordering::Acquire)
     }
-}
-
-/// Makes this the only producer with its transactional id: fences every former one, and aborts what it left
-/// open.
-///
-/// librdkafka looks for the coordinator at once; without a connection, as a client has none at first, only
-/// half a second later again. So a connection is waited for, but no longer than that.
-///
-/// # Errors
-/// What librdkafka says.
-pub fn initialise(producer: &kafka::Producer, within: Duration) -> KafkaResult<()> {
-    kafka::reaches_a_broker(producer.client(), Duration::from_millis(500));
-    producer.init_transactions(within)
-}
-
-/// Settings of a transactional producer.
-#[must_use]
-pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> ClientConfig {
-    let mut config = kafka.producer(transactional_id);
-    config
-        .set("transactional.id", transactional_id)
-        .set("transaction.timeout.ms", "60000")
-        // Offset calls are refused while the last transaction's markers are written; the
-        // default pause of 100 ms before the next try would be the latency of every commit.
-        .set("retry.backoff.ms", "2")
-        // Records come in large batches as it is.
-        .set("linger.ms", "0")
-        .set("queue.buffering.max.messages", "1000000");
-    config
 }
 
 fn kafka_partition(partition: u32) -> i32 {

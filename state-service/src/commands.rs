@@ -99,7 +99,8 @@ impl Commands {
         encoder: &Encoder<T>,
         command: &T,
     ) -> anyhow::Result<Position> {
-        self.connection.reconnect(self.producer.client());
+        // It may ask a broker, and wait for the answer.
+        tokio::task::block_in_place(|| self.connection.reconnect(self.producer.client()));
         let value = encoder.encode(command)?;
         let record = FutureRecord::to(&self.topic).key(object_id).payload(&value);
         let delivery = self

@@ -3,6 +3,7 @@
 //! `make test` runs them. By hand: `cargo run -p devkit -- exec -- cargo test -p e2e`.
 
 mod bad_input;
+mod changelog;
 mod clocks;
 mod cluster;
 mod config;

@@ -11,8 +11,7 @@ use common::schema::{
     SiteAttackVerdict::{Clear, UnderAttack},
     State,
 };
-use e2e::api::{Cluster, Set};
-use e2e::topics::Record;
+use e2e::api::Cluster;
 use e2e::{Api, Application, PATIENCE, Service, story, until};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -20,11 +19,16 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 
 use crate::report;
 
-const FLAGS: [(&str, &str); 3] = [("quorum", "1"), ("freshness", "1h"), ("partitions", "2")];
-const CALL: Duration = Duration::from_secs(20);
+pub(crate) const FLAGS: [(&str, &str); 3] =
+    [("quorum", "1"), ("freshness", "1h"), ("partitions", "2")];
+pub(crate) const CALL: Duration = Duration::from_secs(20);
 
 /// Writes `count` objects and returns their states as `a` knows them.
-async fn fill(app: &Application, a: &Service, count: usize) -> Result<BTreeMap<String, State>> {
+pub(crate) async fn fill(
+    app: &Application,
+    a: &Service,
+    count: usize,
+) -> Result<BTreeMap<String, State>> {
     let topics = app.topics()?;
     let ids: Vec<String> = (0..count)
         .map(|i| format!("site-{i:04}.example.com"))
@@ -41,7 +45,7 @@ async fn fill(app: &Application, a: &Service, count: usize) -> Result<BTreeMap<S
     .await
 }
 
-async fn states(
+pub(crate) async fn states(
     api: &Api,
     ids: impl IntoIterator<Item = &String>,
 ) -> Result<BTreeMap<String, State>> {
@@ -55,7 +59,7 @@ async fn states(
 }
 
 /// Where an instance keeps its stores.
-fn stores(app: &Application, name: &str, application_id: &str) -> PathBuf {
+pub(crate) fn stores(app: &Application, name: &str, application_id: &str) -> PathBuf {
     let state = app.folder().join(format!("{name}.state"));
     state.join(application_id).join(name).join("stores")
 }
@@ -110,42 +114,6 @@ async fn a_damaged_store_is_set_aside_and_restored() -> Result<()> {
         Ok(())
     })
     .await
-}
-
-/// A commit of offsets that was sent twice may arrive in a later transaction of the same producer:
-/// then the group's offsets go back, and the state does not.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_source_goes_on_where_the_state_ends() -> Result<()> {
-    story("goes-back", async |app| {
-        let id = "example.com";
-        let topics = app.topics()?;
-        let mut a = app.state_service("a", &FLAGS)?;
-        a.ready().await?;
-        for verdict in ["CLEAR", "UNDER_ATTACK", "CLEAR"] {
-            a.api().await?.set(id, &set(verdict)).await?;
-        }
-        a.kill().await?;
-        topics.commit(app.id(), &topics.names().reports, 0).await?;
-
-        a.restart().await?;
-        a.ready().await?;
-        a.api().await?.set(id, &set("UNDER_ATTACK")).await?;
-        let states = topics.states_of(id).await?;
-        let versions: Vec<_> = states.iter().flatten().map(|state| state.version).collect();
-        ensure!(versions == [1, 2, 3, 4], "{versions:?}");
-        let committed = topics.committed(app.id(), &topics.names().reports).await?;
-        let processed: i64 = committed.values().sum();
-        ensure!(processed == 4, "{committed:?}");
-        Ok(())
-    })
-    .await
-}
-
-fn set(verdict: &str) -> Set<'_> {
-    Set {
-        verdict,
-        ..Set::default()
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -405,135 +373,6 @@ async fn a_full_disk_ends_the_instance_and_loses_nothing() -> Result<()> {
             a.log().lines_with("fenced").is_empty(),
             "b has left in order"
         );
-        Ok(())
-    })
-    .await
-}
-
-/// Kafka may report a commit and then forget about it (`docs/adr/0010-what-was-committed-is-looked-for.md`). Here the
-/// changelog is made anew without the last transaction that its owner was told is committed.
-#[tokio::test(flavor = "multi_thread")]
-async fn what_kafka_says_is_committed_and_is_not_there_is_done_again() -> Result<()> {
-    story("forgotten", async |app| {
-        let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "1")];
-        let mut a = app.state_service("a", &flags)?;
-        a.ready().await?;
-        fill(app, &a, 20).await?;
-        let topics = app.topics()?;
-        let changelog = app.names().changelog;
-        let believed = topics.ends(&changelog).await?;
-        topics
-            .report(&report("last.example.com", "waf-1", UnderAttack, 1))
-            .await?;
-        let api = a.api().await?;
-        let known = async || api.get("last.example.com").await;
-        until("the last one is known", PATIENCE, known, Option::is_some).await?;
-        ensure!(a.terminate().await? == 0, "{}", a.end_of_log());
-        let records = topics.read(&changelog).await?;
-        topics.recreate(&changelog).await?;
-        forget(app, &changelog, &records, believed[&0]).await?;
-
-        a.restart().await?;
-        a.ready().await?;
-        let api = a.api().await?;
-        let known = async || api.get("last.example.com").await;
-        until("it is processed again", PATIENCE, known, Option::is_some).await?;
-        let reason = [("reason", "uncommitted")];
-        let aside = a.metrics().await?.sum("stores_set_aside_total", &reason);
-        ensure!((aside - 1.0).abs() < 0.5, "{aside} stores set aside, not 1");
-        ensure!(a.log().lines_with("were never committed").len() == 1);
-        let after = topics.read(&changelog).await?;
-        let again = after.iter().filter(|r| r.key_text() == "olast.example.com");
-        ensure!(again.count() == 1, "the changelog has it, too");
-        Ok(())
-    })
-    .await
-}
-
-/// Writes these records to an empty topic of one partition, at their own offsets as far as they are before `end`; what
-/// is behind is there, too, but was aborted.
-async fn forget(app: &Application, topic: &str, records: &[Record], end: i64) -> Result<()> {
-    let topics = app.topics()?;
-    let mut next = 0;
-    for record in records.iter().take_while(|record| record.offset < end) {
-        // The ends of transactions have offsets, too: the record comes again and again until its own is reached.
-        while next <= record.offset {
-            let (key, value) = (record.key.as_deref(), record.value.as_deref());
-            (_, next) = topics.produce(topic, Some(0), key, value).await?;
-            next += 1;
-        }
-    }
-    let last = records.last().context("the changelog has records")?.offset;
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", app.bootstrap());
-    config.set("transactional.id", format!("{}-forgets", app.id()));
-    let aborted: BaseProducer = config.create()?;
-    aborted.init_transactions(CALL)?;
-    aborted.begin_transaction()?;
-    for _ in next..=last {
-        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).key(b"o");
-        aborted.send(record.payload(b"")).map_err(|(e, _)| e)?;
-    }
-    aborted.flush(CALL)?;
-    aborted.abort_transaction(CALL)?;
-    Ok(())
-}
-
-/// Kafka removes rows that have successors, whenever it likes.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_compacted_changelog_restores_the_same() -> Result<()> {
-    story("compacted", async |app| {
-        let mut a = app.state_service("a", &FLAGS)?;
-        a.ready().await?;
-        let topics = app.topics()?;
-        let changelog = app.names().changelog;
-        let often = [
-            ("cleanup.policy", "compact"),
-            ("segment.ms", "100"),
-            ("min.cleanable.dirty.ratio", "0.01"),
-        ];
-        topics.configure(&changelog, &often).await?;
-        let mut expected = fill(app, &a, 40).await?;
-        let api = a.api().await?;
-        let deleted = "site-0001.example.com";
-        api.delete(deleted).await?;
-        expected.remove(deleted);
-        // Each round is a segment of its own.
-        let mut sequence = 1;
-        let rows = async || {
-            sequence += 1;
-            for id in expected.keys() {
-                let again = report(id, "waf-1", UnderAttack, sequence);
-                topics.report(&again).await?;
-            }
-            let records = topics.read(&changelog).await?;
-            let first = records
-                .iter()
-                .filter(|r| r.key_text() == "osite-0000.example.com");
-            Ok((sequence, first.count()))
-        };
-        let fewer = |(written, left): &(i64, usize)| *written > 8 && *left < 5;
-        until("rows are compacted away", PATIENCE, rows, fewer).await?;
-        let known = async || states(&api, expected.keys()).await;
-        let attacked = |states: &BTreeMap<String, State>| {
-            states.len() == 39 && states.values().all(|s| s.verdict == "UNDER_ATTACK")
-        };
-        let expected = until("all are attacked", PATIENCE, known, attacked).await?;
-
-        // With its own store, and with none.
-        a.kill().await?;
-        a.restart().await?;
-        a.ready().await?;
-        ensure!(states(&a.api().await?, expected.keys()).await? == expected);
-        let aside = a.metrics().await?.sum("stores_set_aside_total", &[]);
-        ensure!(aside < 0.5, "{aside} stores set aside");
-        a.kill().await?;
-        fs::remove_dir_all(stores(app, "a", app.id()))?;
-        a.restart().await?;
-        a.ready().await?;
-        let api = a.api().await?;
-        ensure!(states(&api, expected.keys()).await? == expected);
-        ensure!(api.get(deleted).await?.is_none(), "it is deleted");
         Ok(())
     })
     .await

@@ -15,14 +15,34 @@ use rdkafka::{
     error::KafkaError,
 };
 
+use super::{Committer, kafka_partition};
+use crate::epoch::Epoch;
+
 /// How long one look may take.
 const WITHIN: Duration = Duration::from_secs(3);
+
+impl Committer {
+    /// Does the changelog still have what the stores of these tasks have?
+    pub(super) fn look_for_committed(&self, epoch: &Epoch) -> Result<(), String> {
+        let mut unseen = BTreeMap::new();
+        for task in &epoch.tasks {
+            if let Some(offset) = task.store.unseen().map_err(|e| e.to_string())? {
+                unseen.insert(kafka_partition(task.partition), offset);
+            }
+        }
+        if unseen.is_empty() {
+            return Ok(());
+        }
+        let consumer = self.settings.consumer.clone();
+        all_there(consumer, &self.settings.names.changelog, &unseen)
+    }
+}
 
 /// Looks for a committed record at or behind each of these offsets of `topic`.
 ///
 /// # Errors
 /// The first of them that is not there, or why nobody can tell.
-pub(super) fn all_there(
+pub fn all_there(
     mut config: ClientConfig,
     topic: &str,
     offsets: &BTreeMap<i32, i64>,

@@ -1,7 +1,7 @@
 //! Errors as brokers answer them, through the table, against the real committer: librdkafka's mock cluster speaks the
 //! protocol on loopback and answers what it is told to.
 
-use std::path::Path;
+use std::{path::Path, sync::Mutex};
 
 use rdkafka::{
     consumer::Consumer as _,
@@ -17,18 +17,6 @@ use crate::{
 };
 
 const PARTITION: u32 = 0;
-
-#[test]
-fn a_producer_is_stuck_when_only_others_are_answered() {
-    let mut stall = Stall::at(7, 3);
-    // Nobody is answered: the brokers are away.
-    assert!(!stall.is_stuck(7, 3));
-    assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY - 1, 3));
-    // Something was delivered.
-    assert!(!stall.is_stuck(7 + ANSWERS_WITHOUT_DELIVERY, 2));
-    assert!(!stall.is_stuck(6 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
-    assert!(stall.is_stuck(7 + 2 * ANSWERS_WITHOUT_DELIVERY, 2));
-}
 
 /// A committer with a cluster and a store of its own.
 struct Bench {

@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, RwLock,
+        Arc, Mutex, RwLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -57,6 +57,8 @@ pub(super) struct Conductor<P> {
     pub(super) generation: Option<String>,
     pub(super) workers: Workers,
     pub(super) holdings: Holdings,
+    /// Held by whoever sweeps with the ids of others: two at once would fence each other.
+    pub(super) sweeping: Arc<Mutex<()>>,
     /// Workers that have ended, and when to start them again.
     pub(super) restart: BTreeMap<u32, Instant>,
     /// Shows that this thread goes on.
@@ -175,6 +177,7 @@ impl<P: Processor> Conductor<P> {
             answers: Pulse::default(),
             workers: Workers::new(),
             holdings,
+            sweeping: Arc::default(),
             restart: BTreeMap::new(),
             pulse,
             stopping,

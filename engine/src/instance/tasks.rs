@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     thread,
     time::Instant,
 };
@@ -110,7 +110,9 @@ impl<P: Processor> Conductor<P> {
         let kafka = self.settings.kafka.clone();
         let names = self.settings.names.clone();
         let group = self.settings.application_id.clone();
+        let sweeping = Arc::clone(&self.sweeping);
         let spawned = thread::Builder::new().name("sweep".into()).spawn(move || {
+            let _alone = sweeping.lock().unwrap_or_else(PoisonError::into_inner);
             for id in ids {
                 link::sweep(&kafka, &id, &names, &group, partition);
             }

@@ -180,13 +180,7 @@ impl Restorer {
     /// A store with rows that its owner was told are committed, and are not, is restored from nothing.
     /// Kafka has been seen to do that: see `docs/adr/0010-what-was-committed-is-looked-for.md`.
     pub(super) fn look_for_uncommitted(&mut self) {
-        let found = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
-            let offset = tracked.work.uncommitted.take();
-            offset.map(|offset| (*partition, offset))
-        });
-        let found: Vec<(u32, i64)> = found.collect();
-        for (partition, offset) in found {
-            metrics::counter!("uncommitted_stores_total").increment(1);
+        for (partition, offset) in self.take(|work| work.uncommitted.take()) {
             let what = format!("the changelog does not have the record at {offset}, its last one");
             tracing::error!(
                 partition,
@@ -204,12 +198,7 @@ impl Restorer {
         for (partition, _) in same {
             self.rebuilt.remove(partition);
         }
-        let differ = self.tracked.iter_mut().filter_map(|(partition, tracked)| {
-            let difference = tracked.work.difference.take();
-            difference.map(|difference| (*partition, difference))
-        });
-        let differ: Vec<(u32, String)> = differ.collect();
-        for (partition, what) in differ {
+        for (partition, what) in self.take(|work| work.difference.take()) {
             metrics::counter!("digest_mismatches_total").increment(1);
             let rebuild = self.rebuilt.insert(partition);
             tracing::error!(
@@ -222,6 +211,14 @@ impl Restorer {
                 self.start_anew(partition, Reason::Different, what);
             }
         }
+    }
+
+    /// What the stores under way have found out, by partition.
+    fn take<T>(&mut self, found: impl Fn(&mut Work) -> Option<T>) -> Vec<(u32, T)> {
+        let tracked = self.tracked.iter_mut();
+        let found = tracked
+            .filter_map(|(partition, tracked)| Some((*partition, found(&mut tracked.work)?)));
+        found.collect()
     }
 
     /// The store of a partition under way has failed.

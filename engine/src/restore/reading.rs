@@ -97,19 +97,20 @@ impl Restorer {
                 let now = Instant::now();
                 tracked.again.at = now + OPEN_TRANSACTION;
                 let (stable, high) = (ends.stable, ends.high);
-                let Some(since) = tracked.again.open_since else {
+                let Some((at, after)) = tracked.again.left_open else {
                     tracing::info!(
                         partition,
                         stable,
                         high,
                         "a transaction is still open on the changelog"
                     );
-                    tracked.again.open_since = Some(now);
+                    tracked.again.left_open = Some((now + LEFT_OPEN, LEFT_OPEN));
                     return Ok(());
                 };
-                if now - since >= LEFT_OPEN {
+                if now >= at {
                     tracing::warn!(partition, stable, high, "nobody ends this transaction");
-                    tracked.again.open_since = Some(now);
+                    // To end it may disturb others: less and less often, if that does not help.
+                    tracked.again.left_open = Some((now + after * 2, after * 2));
                     (self.done)(Done::LeftOpen(partition));
                 }
             }

@@ -29,8 +29,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Again {
     pub(super) at: Instant,
     pause: Duration,
-    /// Since when a transaction is seen open.
-    pub(super) open_since: Option<Instant>,
+    /// When a transaction that is seen open should have ended, and how long that is waited for.
+    pub(super) left_open: Option<(Instant, Duration)>,
 }
 
 impl Again {
@@ -38,7 +38,7 @@ impl Again {
         Self {
             at,
             pause: FIRST_PAUSE,
-            open_since: None,
+            left_open: None,
         }
     }
 

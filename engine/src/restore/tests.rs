@@ -10,6 +10,7 @@ use super::{
     work::{Aim, Work},
 };
 use crate::{
+    digest::{self, Digest},
     epoch::{Rows, TaskEpoch},
     store::{Shared, Store, tests::crash},
 };
@@ -224,6 +225,43 @@ fn what_was_written_is_looked_for_before_it_is_believed() {
         work.write().unwrap();
         let moved = work.position() > 2;
         assert_eq!(work.store.unseen().unwrap(), (!moved).then_some(1));
+    }
+}
+
+#[test]
+fn a_follower_that_differed_may_be_the_same_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::Follow, false, 0);
+    work.reached_end(0);
+    let mut offset = 0..;
+    let mut take = |work: &mut Work, key: &[u8], value: &[u8]| {
+        let now = Instant::now();
+        work.take(offset.next().unwrap(), Some(key), Some(value), now)
+            .unwrap();
+    };
+    // What the active's digest is off by after each row, and what the follower makes of it.
+    let cases = [
+        (0, 0, (false, false)),
+        (1, 0, (true, false)),
+        (2, 9, (false, true)),
+        (3, 0, (true, false)),
+    ];
+    let mut rows = 0_u64;
+    for (number, off, expected) in cases {
+        // The first digest follows no other: it cannot be compared.
+        if number > 0 {
+            take(&mut work, &key(number), &[number]);
+            rows = rows.wrapping_add(digest::of_row(&key(number), &[number]));
+        }
+        let since_last = Some(u64::from(number.min(1)));
+        let (key, value) = Digest {
+            rows: rows.wrapping_add(off),
+            since_last,
+        }
+        .row();
+        take(&mut work, &key, &value.unwrap());
+        let found = (work.same, work.difference.take().is_some());
+        assert_eq!(found, expected, "after row {number}");
     }
 }
 

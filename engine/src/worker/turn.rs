@@ -24,7 +24,7 @@ const MOST_RECORDS: u64 = 200_000;
 /// A partition whose waiting records weigh so much is not fetched any further.
 const KEPT_BYTES: usize = 4 << 20;
 /// While records wait, epochs last so many times as long: an object that changes again within one costs no
-/// further row, and nobody who waits for these records would have them sooner otherwise.
+/// further row. What comes of these records is late already.
 const LONGER_WHILE_BEHIND: u32 = 5;
 /// Objects may be large: fewer messages are taken at a time then, but so many at least.
 const LEAST_BATCH: usize = 20;

@@ -15,7 +15,7 @@ use rdkafka::{
 
 use super::CALL;
 use crate::{
-    commit::{initialise, transactional},
+    commit::{claim_id, transactional},
     membership::{Plan, PlanNumber},
     sweep,
 };
@@ -113,7 +113,7 @@ fn perform(
 fn take_lead(kafka: &kafka::Args, id: &str) -> anyhow::Result<kafka::Producer> {
     let config = transactional(kafka, id);
     let producer: kafka::Producer = kafka::create(&config)?;
-    initialise(&producer, CALL)?;
+    claim_id(&producer, CALL)?;
     Ok(producer)
 }
 
