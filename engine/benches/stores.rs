@@ -89,13 +89,8 @@ fn restore(c: &mut Criterion) {
             |directory| {
                 let store = store(&directory);
                 for (position, rows) in (1..).zip(rows.chunks(5_000)) {
-                    let mut batch = engine::store::Batch::default();
-                    for (key, value) in rows {
-                        batch.put(key, Some(value));
-                    }
-                    store
-                        .apply_batch(batch, position, None)
-                        .expect("rows are applied");
+                    let rows = rows.iter().map(|(k, v)| (k.as_slice(), Some(v.as_slice())));
+                    store.apply(rows, position, None).expect("rows are applied");
                 }
                 store.flush().expect("a flush");
                 directory

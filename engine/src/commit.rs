@@ -368,18 +368,14 @@ impl Committer {
         }
         let positions = self.producer.take_positions();
         for task in &epoch.tasks {
-            if let Some(position) = positions.get(&kafka_partition(task.partition)) {
-                let applied = task
-                    .store
-                    .apply_epoch(task, *position)
-                    .and_then(|()| task.store.flush_if_due());
-                if let Err(error) = applied {
-                    // Committed, but not here: the changelog has it.
-                    return match error.ends_the_instance() {
-                        true => Outcome::Failed(error.to_string()),
-                        false => Outcome::Lost(error.to_string()),
-                    };
-                }
+            if let Some(position) = positions.get(&kafka_partition(task.partition))
+                && let Err(error) = task.store.apply_epoch(task, *position)
+            {
+                // Committed, but not on disk: the changelog has it.
+                return match error.ends_the_instance() {
+                    true => Outcome::Failed(error.to_string()),
+                    false => Outcome::Lost(error.to_string()),
+                };
             }
             (self.settings.committed)(task);
         }

@@ -75,6 +75,12 @@ impl Rows {
         self.spans.is_empty()
     }
 
+    /// How many bytes, in keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The rows, in the order in which they were added.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> {
         self.spans.iter().map(|span| self.row(span))

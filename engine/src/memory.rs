@@ -26,8 +26,8 @@ const LEAST_QUEUE: usize = 1 << 20;
 /// The shares of a budget, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shares {
-    /// Block cache and memtables of all stores.
-    pub rocksdb: usize,
+    /// All stores: rows that are not in RocksDB yet, its block cache and memtables.
+    pub stores: usize,
     /// Objects in the caches of all tasks, and rows on their way into stores that are restored.
     pub objects: usize,
     /// One epoch of one worker: what it took in, and the rows that it changes.
@@ -48,7 +48,7 @@ impl Shares {
         let percent = |percent: usize| budget / 100 * percent;
         let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
         Self {
-            rocksdb: percent(25),
+            stores: percent(25),
             objects: percent(40),
             epoch: percent(21) / EPOCHS / workers,
             queue: queue(percent(9) / workers),
@@ -61,11 +61,11 @@ impl Shares {
     pub fn total(&self, workers: usize) -> usize {
         let epochs = self.epoch * EPOCHS * workers;
         let queues = (self.queue * workers + self.restore_queue) * MESSAGE_OVERHEAD;
-        FIXED + self.rocksdb + self.objects + epochs + queues
+        FIXED + self.stores + self.objects + epochs + queues
     }
 }
 
-/// What the caches of all tasks share with each other and with restores. Cheap to clone.
+/// Memory that many share, of the caches of all tasks for one. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pool(Arc<Counts>);
 

@@ -239,7 +239,7 @@ mod tests {
             .iter()
             .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
             .collect();
-        timers.store.apply(&rows, 1).unwrap();
+        timers.store.apply_rows(&rows, 1).unwrap();
         let mut timers = Timers::new(Arc::clone(&timers.store));
         let mut taken = BTreeSet::new();
         for expected in [10, 10, 5, 0] {

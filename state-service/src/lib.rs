@@ -160,7 +160,7 @@ async fn prepare<S: Scenario>(
         rack: settings.rack.clone(),
         rules: settings.rules(),
         restart_grace: settings.restart_grace,
-        shared: Shared::on_disk(shares.rocksdb),
+        shared: Shared::on_disk(shares.stores),
         shares,
         workers: settings.workers,
         stuck_after: settings.stuck_after,

@@ -6,7 +6,7 @@ use common::{
     schema::SiteAttackVerdict::{Clear, UnderAttack},
 };
 use e2e::{Api, Application, PATIENCE, Service, api::Cluster, story, until};
-use engine::store::{Batch, OBJECT, Shared, Store, row_key};
+use engine::store::{OBJECT, Shared, Store, row_key};
 
 use crate::report;
 
@@ -155,13 +155,12 @@ async fn a_standby_that_differs_from_its_active_is_rebuilt() -> Result<()> {
         let intruder = row_key(OBJECT, b"intruder");
         {
             let store = Store::open(&Shared::on_disk(1 << 20), &stores, app.id(), partition)?;
-            let mut batch = Batch::default();
-            batch.put(&intruder, Some(b"nobody wrote this"));
-            store.apply_batch(batch, store.position()?, store.known_digest()?)?;
+            let position = store.position()?;
             // The digest covers it, as it would if the fault had happened on the way in.
             let digest = store.known_digest()?.context("a digest")?;
-            let with = digest.wrapping_add(engine::digest::of_row(&intruder, b"nobody wrote this"));
-            store.apply_batch(Batch::default(), store.position()?, Some(with))?;
+            let row = b"nobody wrote this";
+            let with = digest.wrapping_add(engine::digest::of_row(&intruder, row));
+            store.apply([(&*intruder, Some(&row[..]))], position, Some(with))?;
             store.flush()?;
         }
         b.restart().await?;

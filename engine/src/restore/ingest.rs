@@ -4,7 +4,10 @@
 use std::time::{Duration, Instant};
 
 use super::portion::Portion;
-use crate::store::{self, Batch, Store};
+use crate::{
+    epoch,
+    store::{self, Store},
+};
 
 /// A batch is written when it has so many rows,
 const BATCH_ROWS: usize = 5_000;
@@ -16,14 +19,14 @@ const BATCH_AGE: Duration = Duration::from_millis(100);
 /// Rows on their way into one store.
 pub(super) enum Rows {
     /// Few: written soon.
-    Batch(Batch, Option<Instant>),
+    Batch(epoch::Rows, Option<Instant>),
     /// Many: kept until memory is short or the end is reached.
     Portion(Portion),
 }
 
 impl Default for Rows {
     fn default() -> Self {
-        Self::Batch(Batch::default(), None)
+        Self::Batch(epoch::Rows::default(), None)
     }
 }
 
@@ -33,7 +36,7 @@ impl Rows {
         match self {
             Self::Batch(batch, since) => {
                 since.get_or_insert(now);
-                batch.put(key, value);
+                batch.push(key, value);
             }
             Self::Portion(portion) => portion.put(key, value),
         }
@@ -74,7 +77,9 @@ impl Rows {
         match self {
             Self::Batch(batch, since) => {
                 *since = None;
-                store.apply_batch(std::mem::take(batch), position, digest)
+                let written = store.apply(batch.iter(), position, digest);
+                *batch = std::mem::take(batch).emptied(BATCH_BYTES);
+                written
             }
             Self::Portion(portion) => std::mem::take(portion).ingest(store, position),
         }

@@ -325,11 +325,11 @@ fn a_store_in_use_is_complete_as_of_the_look_before_its_last_commit() {
     let mut lent = Lent::new(&store, 0, 1000);
     lent.look(&store, 2000).unwrap();
     assert_eq!(store.complete_ms(), Some(1000), "nobody knows: no commit");
-    store.apply(&[], 7).unwrap();
+    store.apply_rows(&[], 7).unwrap();
     // It may be long after the commit: the machine was asleep.
     lent.look(&store, 90_000_000).unwrap();
     assert_eq!(store.complete_ms(), Some(2000));
-    store.apply(&[], 9).unwrap();
+    store.apply_rows(&[], 9).unwrap();
     lent.look(&store, 90_001_000).unwrap();
     assert_eq!(store.complete_ms(), Some(90_000_000));
 }

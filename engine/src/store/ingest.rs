@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
-use super::{Batch, Error, Store};
+use super::{Error, Store};
 
 /// The table before it is taken in. Not a name that RocksDB gives.
 const TABLE: &str = "rows.ingest";
@@ -28,7 +28,7 @@ impl Store {
     ) -> Result<(), Error> {
         self.forget_digest()?;
         self.ingest_rows(rows)?;
-        self.apply_batch(Batch::default(), position, None)?;
+        self.apply([], position, None)?;
         self.flush()
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use rocksdb::{IteratorMode, WriteBatch};
 
-use super::{Error, OBJECT, SOURCE, Store, TIMER};
+use super::{Error, OBJECT, SOURCE, Store, TIMER, overlay::Standing};
 use crate::digest;
 
 pub(super) const POSITION: &[u8] = b"position";
@@ -46,7 +46,7 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn position(&self) -> Result<i64, Error> {
-        Ok(self.number(POSITION)?.unwrap_or(0))
+        Ok(self.standing()?.map_or(0, |standing| standing.position))
     }
 
     /// The offset of the last record of the changelog that this store knows of, if an owner wrote it and
@@ -55,18 +55,52 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn unseen(&self) -> Result<Option<i64>, Error> {
-        let (written, position) = (self.number(WRITTEN)?, self.number(POSITION)?);
-        Ok(written.filter(|_| written == position).map(|end| end - 1))
+        let standing = self.standing()?;
+        let written = standing.filter(|standing| standing.written == Some(standing.position));
+        Ok(written.map(|standing| standing.position - 1))
     }
 
-    /// What the batch of an owner says of how it got to `position`.
-    pub(super) fn put_written(&self, batch: &mut WriteBatch, position: i64) {
-        batch.put_cf(self.meta(), WRITTEN, position.to_be_bytes());
+    /// `None` for a store that has never got anywhere.
+    fn standing(&self) -> Result<Option<Standing>, Error> {
+        let in_memory = self.layers().standing();
+        // What has left memory since is found on disk.
+        if let Some(
+            standing @ Standing {
+                written: Some(_), ..
+            },
+        ) = in_memory
+        {
+            return Ok(Some(standing));
+        }
+        let written = self.number(WRITTEN)?;
+        if let Some(standing) = in_memory {
+            return Ok(Some(Standing {
+                written,
+                ..standing
+            }));
+        }
+        let Some(position) = self.number(POSITION)? else {
+            return Ok(None);
+        };
+        let digest = self.number(ROWS_DIGEST)?.map(i64::cast_unsigned);
+        Ok(Some(Standing {
+            position,
+            written,
+            digest,
+        }))
     }
 
-    /// What a batch that brings the store to `position` says of that.
-    pub(super) fn put_standing(&self, batch: &mut WriteBatch, position: i64, digest: Option<u64>) {
+    /// Adds what is to be kept of a standing.
+    pub(super) fn put_standing(&self, batch: &mut WriteBatch, standing: Standing) {
+        let Standing {
+            position,
+            written,
+            digest,
+        } = standing;
         batch.put_cf(self.meta(), POSITION, position.to_be_bytes());
+        if let Some(written) = written {
+            batch.put_cf(self.meta(), WRITTEN, written.to_be_bytes());
+        }
         match digest {
             Some(digest) => batch.put_cf(self.meta(), ROWS_DIGEST, digest.to_be_bytes()),
             None => batch.delete_cf(self.meta(), ROWS_DIGEST),
@@ -78,8 +112,8 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn known_digest(&self) -> Result<Option<u64>, Error> {
-        match self.number(ROWS_DIGEST)? {
-            Some(digest) => Ok(Some(digest.cast_unsigned())),
+        match self.standing()? {
+            Some(standing) => Ok(standing.digest),
             None => Ok(self.is_empty()?.then_some(0)),
         }
     }
@@ -92,6 +126,7 @@ impl Store {
         if let Some(digest) = self.known_digest()? {
             return Ok(digest);
         }
+        self.push()?;
         let mut sum = 0_u64;
         for prefix in [OBJECT, TIMER] {
             self.scan(&[prefix], |key, value| {
@@ -106,6 +141,7 @@ impl Store {
     /// From here on, until all rows are counted again, the digest is not known: not after a crash
     /// either.
     pub(super) fn forget_digest(&self) -> Result<(), Error> {
+        self.push()?;
         if self.number(ROWS_DIGEST)?.is_none() {
             return Ok(());
         }
@@ -154,7 +190,7 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn is_empty(&self) -> Result<bool, Error> {
-        if self.meta_row(POSITION)?.is_some() {
+        if self.standing()?.is_some() {
             return Ok(false);
         }
         match self.db.iterator(IteratorMode::Start).next() {

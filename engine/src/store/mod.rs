@@ -1,41 +1,36 @@
 //! The store of one task: RocksDB, always a committed prefix of the changelog.
 //!
-//! Rows and the changelog position they reach are written in one batch, after the transaction that
-//! holds them has committed. The write-ahead log is off: Kafka is the log. After a crash the store
-//! is an older prefix, and the rest comes from the changelog. One block cache serves all stores of
-//! a process.
+//! Rows and the changelog position they reach come in together, after the transaction that holds them
+//! has committed. They are kept in memory first, and written to RocksDB in one batch when memory is short
+//! or half a minute has passed. The write-ahead log is off: Kafka is the log. After a crash the store is
+//! an older prefix, and the rest comes from the changelog. One block cache serves all stores of a process.
 
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Mutex, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, Direction, IteratorMode, ReadOptions, WriteBatch,
-    WriteOptions,
-};
+use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions};
 
-#[cfg(test)]
-use crate::epoch::Row;
-use crate::epoch::TaskEpoch;
 use meta::{COMPLETE, NEVER};
+use overlay::Layers;
 
 mod age;
-mod batch;
 mod error;
 mod folder;
 mod ingest;
 mod meta;
+mod overlay;
 mod shared;
 #[cfg(test)]
 pub(crate) mod tests;
+mod write;
 
 pub use age::{MAX_OFFLINE_MS, too_old};
-pub use batch::Batch;
 pub use error::{Error, Trouble};
 pub use folder::{Folder, Reason};
 pub use shared::Shared;
@@ -64,6 +59,10 @@ pub struct Store {
     db: DB,
     path: PathBuf,
     shared: Shared,
+    layers: RwLock<Layers>,
+    /// Held while rows go from memory to RocksDB: one thread at a time.
+    pushing: Mutex<()>,
+    /// Does RocksDB have what is not on disk?
     dirty: AtomicBool,
     flushed: Mutex<Instant>,
     /// When it last lacked nothing of the changelog, in ms since 1970; and what the disk says of that.
@@ -106,6 +105,8 @@ impl Store {
             db,
             path,
             shared: shared.clone(),
+            layers: RwLock::new(Layers::new(shared.overlays.open())),
+            pushing: Mutex::new(()),
             dirty: AtomicBool::new(false),
             flushed: Mutex::new(Instant::now()),
             complete_ms: AtomicI64::new(NEVER),
@@ -128,65 +129,11 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if let Some(row) = self.layers().row(key) {
+            return Ok(row.map(<[u8]>::to_vec));
+        }
+        // What has left memory since is found here.
         self.db.get(key).map_err(|e| self.error(e))
-    }
-
-    /// Writes the rows of a committed epoch together with the changelog position they reach.
-    ///
-    /// # Errors
-    /// What RocksDB says, also of a write in the background that failed since; then nothing of it
-    /// is written.
-    pub fn apply_epoch(&self, epoch: &TaskEpoch, position: i64) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        for (key, value) in epoch.rows.iter() {
-            batch.put(key, value);
-        }
-        self.put_written(&mut batch.0, position);
-        self.apply_batch(batch, position, Some(epoch.digest))
-    }
-
-    /// Writes committed rows together with the changelog position they reach, and the digest that
-    /// all rows have then, if it is known.
-    ///
-    /// # Errors
-    /// As for [`Self::apply_epoch`].
-    pub fn apply_batch(
-        &self,
-        mut batch: Batch,
-        position: i64,
-        digest: Option<u64>,
-    ) -> Result<(), Error> {
-        self.put_standing(&mut batch.0, position, digest);
-        self.write(|| WriteBatch::from_data(batch.0.data()))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn apply(&self, rows: &[Row], position: i64) -> Result<(), Error> {
-        let mut batch = Batch::default();
-        for (key, value) in rows {
-            batch.put(key, value.as_deref());
-        }
-        self.apply_batch(batch, position, None)
-    }
-
-    /// Writes a batch, and makes it again if RocksDB cannot take it yet because its memory is full.
-    /// RocksDB itself must not wait for that: in 11.8, a writer that waits and RocksDB's own recovery
-    /// from a full disk wait for each other for ever.
-    fn write(&self, make: impl Fn() -> WriteBatch) -> Result<(), Error> {
-        let mut options = WriteOptions::default();
-        options.disable_wal(true);
-        options.set_no_slowdown(true);
-        loop {
-            match self.db.write_opt(make(), &options) {
-                Ok(()) => break,
-                Err(error) if error.kind() == rocksdb::ErrorKind::Incomplete => {
-                    std::thread::sleep(WRITE_AGAIN_AFTER);
-                }
-                Err(error) => return Err(self.error(error)),
-            }
-        }
-        self.dirty.store(true, Ordering::Release);
-        Ok(())
     }
 
     /// Calls `visit` for each row from `from` on whose key has the same first byte, in order, until
@@ -204,61 +151,31 @@ impl Store {
         };
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(vec![prefix + 1]);
-        let rows = self
-            .db
-            .iterator_opt(IteratorMode::From(from, Direction::Forward), options);
-        for row in rows {
-            let (key, value) = row.map_err(|e| self.error(e))?;
-            if !visit(&key, &value) {
+        // Of the same moment, as nothing leaves or comes in meanwhile.
+        let layers = self.layers();
+        let mut on_disk = self.db.raw_iterator_opt(options);
+        on_disk.seek(from);
+        let mut in_memory = layers.rows_from(from).peekable();
+        loop {
+            // What is in memory is newer.
+            let is_next = |(key, _): &(&[u8], _)| on_disk.key().is_none_or(|other| *key <= other);
+            let goes_on = if let Some((key, value)) = in_memory.next_if(is_next) {
+                if on_disk.key() == Some(key) {
+                    on_disk.next();
+                }
+                value.is_none_or(|value| visit(key, value))
+            } else if let Some((key, value)) = on_disk.item() {
+                let goes_on = visit(key, value);
+                on_disk.next();
+                goes_on
+            } else {
+                break;
+            };
+            if !goes_on {
                 break;
             }
         }
-        Ok(())
-    }
-
-    /// Brings everything to disk, so that a restart replays nothing of it.
-    ///
-    /// # Errors
-    /// What RocksDB says; then nothing is lost, and the next call tries again.
-    pub fn flush(&self) -> Result<(), Error> {
-        let complete_ms = self.complete_ms.load(Ordering::Acquire);
-        let said_ms = self.complete_on_disk_ms.load(Ordering::Acquire);
-        let say = complete_ms.saturating_sub(said_ms) >= SAY_COMPLETE_EVERY_MS;
-        if !say && !self.dirty.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.say_complete(complete_ms)?;
-        // What is written from here on may or may not be part of it: it makes the store dirty again.
-        self.dirty.store(false, Ordering::Release);
-        let families = [self.family("default"), self.meta()];
-        let options = rocksdb::FlushOptions::default();
-        match self.db.flush_cfs_opt(&families, &options) {
-            Ok(()) => {
-                self.complete_on_disk_ms
-                    .store(complete_ms, Ordering::Release);
-                Ok(())
-            }
-            Err(error) => {
-                self.dirty.store(true, Ordering::Release);
-                Err(self.error(error))
-            }
-        }
-    }
-
-    /// Flushes if the store has changed and its last flush is a while ago.
-    ///
-    /// # Errors
-    /// As for [`Self::flush`].
-    pub fn flush_if_due(&self) -> Result<(), Error> {
-        {
-            let flushed = self.flushed.lock();
-            let mut flushed = flushed.unwrap_or_else(std::sync::PoisonError::into_inner);
-            if flushed.elapsed() < FLUSH_EVERY {
-                return Ok(());
-            }
-            *flushed = Instant::now();
-        }
-        self.flush()
+        on_disk.status().map_err(|e| self.error(e))
     }
 
     pub(crate) fn corrupt(&self, key: &[u8], what: String) -> Error {

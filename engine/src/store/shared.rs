@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
 
 use super::Error;
+use crate::memory::Pool;
 
 /// The largest memtable of a store; all together are bounded by [`Shared`].
 const MEMTABLE_BYTES: usize = 16 << 20;
@@ -19,13 +20,15 @@ const META_MEMTABLE_BYTES: usize = 512 << 10;
 pub struct Shared {
     cache: Cache,
     memtables: WriteBufferManager,
+    pub(super) overlays: Pool,
     env: Option<Env>,
     /// Otherwise stores live in memory only: for tests without a disk.
     pub(super) on_disk: bool,
 }
 
 impl Shared {
-    /// `bytes` for the block cache and the memtables of all stores.
+    /// `bytes` for all stores: half for rows that are not in RocksDB yet, half for its block cache and
+    /// memtables.
     #[must_use]
     pub fn on_disk(bytes: usize) -> Self {
         Self::new(bytes, None)
@@ -44,25 +47,18 @@ impl Shared {
     }
 
     fn new(bytes: usize, env: Option<Env>) -> Self {
-        let cache = Cache::new_lru_cache(bytes);
+        let half = bytes / 2;
+        let cache = Cache::new_lru_cache(half);
         // Memtables are paid for with blocks. Writers are not stalled: a flush follows soon enough.
-        let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
-            bytes / 2,
-            false,
-            cache.clone(),
-        );
+        let memtables =
+            WriteBufferManager::new_write_buffer_manager_with_cache(half / 2, false, cache.clone());
         Self {
             cache,
             memtables,
+            overlays: Pool::of(half),
             on_disk: env.is_none(),
             env,
         }
-    }
-
-    /// Memory in use, in bytes.
-    #[must_use]
-    pub fn usage(&self) -> usize {
-        self.cache.get_usage()
     }
 
     pub(super) fn options(&self) -> Options {

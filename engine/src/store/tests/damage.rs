@@ -19,7 +19,7 @@ fn filled() -> (tempfile::TempDir, Folder) {
         let rows: Vec<Row> = (0..ROWS / 3)
             .map(|i| row(&format!("{part}-{i:05}"), Some(&format!("{}", i * 7919))))
             .collect();
-        store.apply(&rows, position).unwrap();
+        store.apply_rows(&rows, position).unwrap();
         store.flush().unwrap();
     }
     (dir, folder)
@@ -118,7 +118,7 @@ fn what_opening_finds_damaged_is_set_aside() {
         let store = opened.unwrap_or_else(|e| panic!("{what}: {e}"));
         assert!(store.is_empty().unwrap(), "{what}: a fresh store");
         assert!(dir.path().join("aside/0-1/LOG").exists(), "{what}: kept");
-        store.apply(&[row("a", Some("1"))], 1).unwrap();
+        store.apply_rows(&[row("a", Some("1"))], 1).unwrap();
         store.flush().unwrap();
     }
 }

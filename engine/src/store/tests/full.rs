@@ -18,9 +18,9 @@ fn fill_the_disk(stores: &Path) {
 fn a_full_disk_says_so_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
-    store.apply(&[row("a", Some("1"))], 7).unwrap();
+    store.apply_rows(&[row("a", Some("1"))], 7).unwrap();
     store.flush().unwrap();
-    store.apply(&[row("a", Some("2"))], 9).unwrap();
+    store.apply_rows(&[row("a", Some("2"))], 9).unwrap();
     fill_the_disk(dir.path());
     let error = store.flush().unwrap_err();
     assert_eq!(error.trouble(), Trouble::NoSpace, "{error}");
@@ -45,7 +45,7 @@ fn a_failure_in_the_background_comes_out_of_a_later_write() {
     let value = "x".repeat(100_000);
     let failed = (0..1000).find_map(|position| {
         let key = position.to_string();
-        store.apply(&[row(&key, Some(&value))], position).err()
+        store.apply_rows(&[row(&key, Some(&value))], position).err()
     });
     let error = failed.expect("100 MB do not fit on a full disk");
     assert_eq!(error.trouble(), Trouble::NoSpace, "{error}");

@@ -31,13 +31,13 @@ fn tables_are_newer_than_what_is_there_and_older_than_what_follows() {
     let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
     let rows = [row("a", Some("1")), row("b", Some("1"))];
     // In the memtable, not flushed.
-    store.apply(&rows, 2).unwrap();
+    store.apply_rows(&rows, 2).unwrap();
     let first = [("oa", Some("2")), ("ob", None), ("oc", Some("2"))];
     store.ingest(table(&first), 5).unwrap();
     assert_eq!(all(&store), pairs(&[("oa", "2"), ("oc", "2")]));
     store.ingest(table(&[("oc", Some("3"))]), 6).unwrap();
     store.ingest(table(&[]), 7).unwrap();
-    store.apply(&[row("a", None)], 9).unwrap();
+    store.apply_rows(&[row("a", None)], 9).unwrap();
     assert_eq!(all(&store), pairs(&[("oc", "3")]));
     assert_eq!(store.position().unwrap(), 9);
     // What was ingested is on disk with its position; what came after is not.
@@ -51,9 +51,9 @@ fn tables_are_newer_than_what_is_there_and_older_than_what_follows() {
 fn a_crash_between_rows_and_position_leaves_the_older_position() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
-    store.apply(&[row("a", Some("1"))], 1).unwrap();
+    store.apply_rows(&[row("a", Some("1"))], 1).unwrap();
     store.flush().unwrap();
-    store.apply(&[row("a", Some("2"))], 2).unwrap();
+    store.apply_rows(&[row("a", Some("2"))], 2).unwrap();
     store
         .ingest_rows(table(&[("ob", Some("3")), ("oc", Some("3"))]))
         .unwrap();
@@ -63,10 +63,10 @@ fn a_crash_between_rows_and_position_leaves_the_older_position() {
     let rows = pairs(&[("oa", "1"), ("ob", "3"), ("oc", "3")]);
     assert_eq!(all(&store), rows);
     // Reading on from there, to the end, makes it right.
-    store.apply(&[row("a", Some("2"))], 2).unwrap();
-    store.apply(&[row("b", Some("2"))], 3).unwrap();
+    store.apply_rows(&[row("a", Some("2"))], 2).unwrap();
+    store.apply_rows(&[row("b", Some("2"))], 3).unwrap();
     store
-        .apply(&[row("b", Some("3")), row("c", Some("3"))], 5)
+        .apply_rows(&[row("b", Some("3")), row("c", Some("3"))], 5)
         .unwrap();
     assert_eq!(all(&store), pairs(&[("oa", "2"), ("ob", "3"), ("oc", "3")]));
 }

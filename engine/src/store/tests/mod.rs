@@ -1,10 +1,12 @@
 use std::path::Path;
 
 use super::*;
+use crate::epoch::Row;
 
 mod damage;
 mod full;
 mod ingest;
+mod overlay;
 
 fn row(key: &str, value: Option<&str>) -> Row {
     (
@@ -22,10 +24,10 @@ fn rows_and_position_survive_a_flush_and_nothing_else_does() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&shared(), dir.path(), "app", 3).unwrap();
     assert_eq!(store.position().unwrap(), 0);
-    store.apply(&[row("a", Some("1"))], 7).unwrap();
+    store.apply_rows(&[row("a", Some("1"))], 7).unwrap();
     store.flush().unwrap();
     store
-        .apply(&[row("a", None), row("b", Some("2"))], 9)
+        .apply_rows(&[row("a", None), row("b", Some("2"))], 9)
         .unwrap();
     assert_eq!(store.position().unwrap(), 9);
     let crashed = crash(&store);
@@ -55,7 +57,7 @@ fn scans_one_prefix_in_order() {
     let store = Store::open(&Shared::in_memory().unwrap(), Path::new("/m"), "app", 0).unwrap();
     let timer = (row_key(TIMER, b"x"), Some(vec![]));
     store
-        .apply(&[row("b", Some("2")), row("a", Some("1")), timer], 1)
+        .apply_rows(&[row("b", Some("2")), row("a", Some("1")), timer], 1)
         .unwrap();
     let mut seen = Vec::new();
     store
@@ -124,7 +126,7 @@ fn a_store_that_was_not_complete_for_a_day_is_set_aside() {
     let folder = Folder::new(shared(), dir.path().to_owned(), "app".into());
     let now = 1000 * HOUR;
     let store = folder.open(0, now).unwrap();
-    store.apply(&[row("a", Some("1"))], 7).unwrap();
+    store.apply_rows(&[row("a", Some("1"))], 7).unwrap();
     store.complete_at(now + HOUR);
     store.flush().unwrap();
     drop(store);
@@ -149,7 +151,7 @@ fn a_store_of_another_generation_is_set_aside() {
         let kept = store.get(b"oa").unwrap().is_some();
         assert_eq!(kept, generation.is_some() && rows_are_kept);
         assert_eq!(store.generation().unwrap().as_deref(), generation);
-        store.apply(&[row("a", Some("1"))], 1).unwrap();
+        store.apply_rows(&[row("a", Some("1"))], 1).unwrap();
         store.flush().unwrap();
     }
     assert!(dir.path().join("aside/0-1").is_dir());
@@ -162,7 +164,7 @@ fn a_quiet_store_says_that_it_is_complete() {
     let dir = tempfile::tempdir().unwrap();
     let folder = Folder::new(shared(), dir.path().to_owned(), "app".into());
     let store = folder.open(0, HOUR).unwrap();
-    store.apply(&[row("a", Some("1"))], 7).unwrap();
+    store.apply_rows(&[row("a", Some("1"))], 7).unwrap();
     store.flush().unwrap();
     for (complete, on_disk) in [(HOUR + 1, HOUR), (2 * HOUR, 2 * HOUR)] {
         store.complete_at(complete);
