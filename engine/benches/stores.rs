@@ -34,7 +34,7 @@ fn apply(c: &mut Criterion) {
     let epoch = TaskEpoch {
         partition: 0,
         store: Arc::clone(&store),
-        rows,
+        rows: rows.into(),
         outputs: Vec::new(),
         next_offset: None,
         records: 0,

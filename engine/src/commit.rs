@@ -20,7 +20,7 @@ use rdkafka::{
 
 use crate::{
     epoch::{Destination, Epoch, TaskEpoch},
-    produce::{Message, Producer, Topic},
+    produce::{Producer, Topic},
     sweep::sweep,
     watchdog::Pulse,
 };
@@ -247,13 +247,15 @@ impl Committer {
     }
 
     fn send(&mut self, task: &TaskEpoch) -> Result<(), (Way, String)> {
-        let partition = Some(kafka_partition(task.partition));
-        let rows = task.rows.iter().map(|(key, value)| (Some(key), value));
-        self.produce(self.topics.changelog, partition, rows)?;
+        let partition = kafka_partition(task.partition);
+        let goes_on = || goes_on(&self.settings);
+        self.producer
+            .produce_rows(self.topics.changelog, partition, &task.rows, goes_on)
+            .map_err(refused)?;
         // Runs of outputs with the same destination go together: their order is kept.
         for outputs in task.outputs.chunk_by(|a, b| a.to == b.to) {
             let (topic, partition) = match outputs[0].to {
-                Destination::States => (self.topics.states, partition),
+                Destination::States => (self.topics.states, Some(partition)),
                 Destination::DeadLetters(_) => (self.topics.dead_letters, None),
                 Destination::Source { partition } => {
                     (self.topics.reports, Some(kafka_partition(partition)))
@@ -261,24 +263,11 @@ impl Committer {
             };
             let outputs = outputs.iter();
             let outputs = outputs.map(|output| (output.key.as_deref(), output.value.as_deref()));
-            self.produce(topic, partition, outputs)?;
+            self.producer
+                .produce(topic, partition, outputs, goes_on)
+                .map_err(refused)?;
         }
         Ok(())
-    }
-
-    fn produce<'a>(
-        &mut self,
-        topic: Topic,
-        partition: Option<i32>,
-        messages: impl IntoIterator<Item = Message<'a>>,
-    ) -> Result<(), (Way, String)> {
-        let goes_on = || {
-            self.settings.pulse.beat();
-            !self.settings.stop.load(Ordering::Acquire)
-        };
-        self.producer
-            .produce(topic, partition, messages, goes_on)
-            .map_err(|error| (way(&error, false), format!("produce: {error}")))
     }
 
     /// Waits until every record has been delivered or has failed.
@@ -385,6 +374,16 @@ impl Committer {
     fn stopping(&self) -> bool {
         self.settings.stop.load(Ordering::Acquire)
     }
+}
+
+/// Is a full queue to be waited for?
+fn goes_on(settings: &Settings) -> bool {
+    settings.pulse.beat();
+    !settings.stop.load(Ordering::Acquire)
+}
+
+fn refused(error: KafkaError) -> (Way, String) {
+    (way(&error, false), format!("produce: {error}"))
 }
 
 fn kafka_partition(partition: u32) -> i32 {

@@ -95,10 +95,10 @@ impl Rows {
         &self.bytes[span.at..span.value_at]
     }
 
-    /// No rows, in the memory of these, unless that is more than `bytes`.
+    /// No rows, in the memory of these, unless that is far more than they needed.
     #[must_use]
-    pub fn emptied(mut self, bytes: usize) -> Self {
-        if self.bytes.capacity() > bytes {
+    pub fn emptied(mut self) -> Self {
+        if self.bytes.capacity() / 8 > self.bytes.len() {
             return Self::default();
         }
         self.bytes.clear();
@@ -148,7 +148,7 @@ pub struct TaskEpoch {
     /// Its store, which takes the rows after the commit.
     pub store: Arc<Store>,
     /// Changed rows, sorted by key, each key once; a digest comes last.
-    pub rows: Rows,
+    pub rows: Arc<Rows>,
     /// Other records, in order.
     pub outputs: Vec<Output>,
     /// The offset after the last processed source record; `None` if there was none (timers only).

@@ -14,9 +14,9 @@ pub const LEAST_MIB: usize = 96;
 
 /// Code, stacks, clients, metrics.
 const FIXED: usize = 48 << 20;
-/// An epoch exists up to three times: it is filled while the one before is committed, and librdkafka
-/// has a copy of that.
-const EPOCHS: usize = 3;
+/// What an epoch takes it may take twice: while the one before is committed, outputs for the next come in,
+/// and librdkafka has a copy of what it has not delivered. Rows are made when an epoch is cut.
+const EPOCHS: usize = 2;
 /// A short message in librdkafka's queue takes so many times the bytes that librdkafka counts for it, what
 /// an answer adds to a queue that was not quite full included.
 const MESSAGE_OVERHEAD: usize = 12;
@@ -30,7 +30,7 @@ pub struct Shares {
     pub stores: usize,
     /// Objects in the caches of all tasks, and rows on their way into stores that are restored.
     pub objects: usize,
-    /// One epoch of one worker: what it took in, and the rows that it changes.
+    /// One epoch of one worker: outputs, and the rows that it changes.
     pub epoch: usize,
     /// The queue of one worker's consumer, as librdkafka counts it.
     pub queue: usize,
@@ -49,10 +49,10 @@ impl Shares {
         let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
         Self {
             stores: percent(25),
-            objects: percent(40),
-            epoch: percent(21) / EPOCHS / workers,
-            queue: queue(percent(9) / workers),
-            restore_queue: queue(percent(5)),
+            objects: percent(36),
+            epoch: percent(28) / EPOCHS / workers,
+            queue: queue(percent(7) / workers),
+            restore_queue: queue(percent(4)),
         }
     }
 

@@ -32,8 +32,8 @@ pub struct Entry<V> {
     /// What the row adds to the digest, as of the last cut; `None` if there was no row.
     hash: Option<u64>,
     dirty: bool,
-    /// Was it asked for since the last cut?
-    listed: bool,
+    /// What it adds to `touched_bytes`; 0 if it was not asked for since the last cut.
+    row_bytes: usize,
     /// Was it asked for since the last search for something to let go?
     used: bool,
     /// Memory it takes, as of the last cut.
@@ -80,8 +80,10 @@ pub struct Objects<V> {
     /// Asked for since the last cut, with the order of their keys.
     touched: Vec<(u64, usize)>,
     bytes: usize,
-    /// Stored bytes of the values asked for since the last cut: about what the epoch will hold of them.
+    /// Rows of the values asked for since the last cut: about what the epoch will hold of them.
     touched_bytes: usize,
+    /// The one asked for last: it may have grown since.
+    last: Option<usize>,
     account: Account,
     /// Where the search for something to let go stands.
     hand: usize,
@@ -98,6 +100,7 @@ impl<V: Value> Objects<V> {
             touched: Vec::new(),
             bytes: 0,
             touched_bytes: 0,
+            last: None,
             account: pool.open(),
             hand: 0,
         }
@@ -114,15 +117,25 @@ impl<V: Value> Objects<V> {
             Some(place) => *place,
             None => self.admit(hash, key)?,
         };
+        if let Some(last) = self.last.replace(place) {
+            self.count_row(last);
+        }
+        if self.entries[place].row_bytes == 0 {
+            self.touched.push((0, place));
+            self.count_row(place);
+        }
         let entry = &mut self.entries[place];
         entry.used = true;
-        if !entry.listed {
-            entry.listed = true;
-            self.touched.push((0, place));
-            let stored = entry.value.as_ref().map_or(0, Value::stored_bytes);
-            self.touched_bytes += RECORD_BYTES + entry.key.len() + stored;
-        }
         Ok(entry)
+    }
+
+    /// Brings `touched_bytes` up to date with what an entry may have become.
+    fn count_row(&mut self, place: usize) {
+        let entry = &mut self.entries[place];
+        let stored = entry.value.as_ref().map_or(0, Value::stored_bytes);
+        let bytes = RECORD_BYTES + entry.key.len() + stored;
+        self.touched_bytes = self.touched_bytes - entry.row_bytes + bytes;
+        entry.row_bytes = bytes;
     }
 
     /// Looks at what is in the cache of these keys, so that whoever asks for them next need not wait for
@@ -152,7 +165,7 @@ impl<V: Value> Objects<V> {
             value,
             hash: row_hash,
             dirty: false,
-            listed: false,
+            row_bytes: 0,
             used: true,
             bytes: 0,
             key,
@@ -184,7 +197,7 @@ impl<V: Value> Objects<V> {
         self.sort_touched();
         for (_, place) in self.touched.drain(..) {
             let entry = &mut self.entries[place];
-            entry.listed = false;
+            entry.row_bytes = 0;
             if std::mem::take(&mut entry.dirty) {
                 entry.write(digest, rows);
             }
@@ -193,6 +206,7 @@ impl<V: Value> Objects<V> {
             entry.bytes = bytes;
         }
         self.touched_bytes = 0;
+        self.last = None;
         self.account.set(self.bytes);
         self.shrink();
         self.account.set(self.bytes);
@@ -279,6 +293,7 @@ impl<V: Value> Objects<V> {
         self.entries.clear();
         self.touched.clear();
         self.touched_bytes = 0;
+        self.last = None;
         self.bytes = 0;
         self.account.set(0);
         self.hand = 0;

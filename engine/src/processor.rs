@@ -96,19 +96,24 @@ pub struct Context<'a, V> {
 #[derive(Debug, Default)]
 pub struct Outputs {
     pub(crate) records: Vec<Output>,
-    /// Their keys and values.
+    /// What they take.
     pub(crate) bytes: u64,
 }
 
 impl Outputs {
     /// Writes `value` (framed) under `key`; `None` is a tombstone.
     pub fn emit(&mut self, key: &[u8], value: Option<Vec<u8>>) {
-        self.bytes += (RECORD_BYTES + key.len() + value.as_ref().map_or(0, Vec::len)) as u64;
-        self.records.push(Output {
+        self.push(Output {
             to: Destination::States,
             key: Some(key.to_vec()),
             value,
         });
+    }
+
+    pub(crate) fn push(&mut self, output: Output) {
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        self.bytes += (RECORD_BYTES + len(&output.key) + len(&output.value)) as u64;
+        self.records.push(output);
     }
 }
 

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{collections::HashMap, ffi::CString, ptr, time::Duration};
+use std::{collections::HashMap, ffi::CString, ptr, sync::Arc, time::Duration};
 
 use common::kafka;
 use rdkafka::{
@@ -16,7 +16,7 @@ use rdkafka::{
 };
 use rdkafka_sys as rdsys;
 
-use crate::events::Events;
+use crate::{epoch::Rows, events::Events};
 
 /// Messages handed to librdkafka in one call.
 const BATCH: usize = 1_000;
@@ -36,13 +36,15 @@ pub struct Producer {
     events: Events,
     topics: Vec<TopicHandle>,
     client: kafka::Producer,
+    /// Rows that librdkafka may still read. Declared after the client: dropped after it.
+    held: Vec<Arc<Rows>>,
     batch: Vec<rdsys::rd_kafka_message_t>,
     tracked: Topic,
     delivered: Delivered,
 }
 
 // SAFETY: the raw pointers belong to librdkafka objects, which may be used from any thread; those in
-// `batch` are only read by the call that was given them.
+// `batch` are only read by the call that was given them, or are to rows that are held.
 unsafe impl Send for Producer {}
 
 /// A topic of a [`Producer`].
@@ -95,6 +97,7 @@ impl Producer {
             events,
             topics: handles,
             client,
+            held: Vec::new(),
             batch: Vec::with_capacity(BATCH),
             tracked: Topic(0),
             delivered: Delivered::default(),
@@ -118,38 +121,78 @@ impl Producer {
         topic: Topic,
         partition: Option<i32>,
         messages: impl IntoIterator<Item = Message<'a>>,
+        goes_on: impl FnMut() -> bool,
+    ) -> KafkaResult<()> {
+        let to = (topic, partition.unwrap_or(BY_KEY));
+        // SAFETY: librdkafka keeps nothing of them.
+        unsafe { self.hand_over(to, rdsys::RD_KAFKA_MSG_F_COPY, messages, goes_on) }
+    }
+
+    /// As [`Self::produce`], but librdkafka reads the values where they are: the rows are held until every
+    /// record has been delivered or has failed.
+    ///
+    /// # Errors
+    /// As for [`Self::produce`].
+    pub fn produce_rows(
+        &mut self,
+        topic: Topic,
+        partition: i32,
+        rows: &Arc<Rows>,
+        goes_on: impl FnMut() -> bool,
+    ) -> KafkaResult<()> {
+        self.held.push(Arc::clone(rows));
+        let messages = rows.iter().map(|(key, value)| (Some(key), value));
+        // SAFETY: the rows do not change while an `Arc` of them is held, and it is held until nothing
+        // is in flight.
+        unsafe { self.hand_over((topic, partition), 0, messages, goes_on) }
+    }
+
+    /// # Safety
+    /// Without `F_COPY`, the values must stay where they are until nothing is in flight.
+    unsafe fn hand_over<'a>(
+        &mut self,
+        to: (Topic, i32),
+        flags: i32,
+        messages: impl IntoIterator<Item = Message<'a>>,
         mut goes_on: impl FnMut() -> bool,
     ) -> KafkaResult<()> {
-        let partition = partition.unwrap_or(BY_KEY);
         let mut messages = messages.into_iter();
         loop {
             self.batch.clear();
-            let tracked = topic == self.tracked;
+            let tracked = to.0 == self.tracked;
             let batch = messages.by_ref().take(BATCH);
             self.batch
                 .extend(batch.map(|message| native(message, tracked)));
             if self.batch.is_empty() {
                 return Ok(());
             }
-            while self.hand_over(topic, partition)? {
+            // SAFETY: as this function's.
+            while unsafe { self.hand_over_batch(to, flags)? } {
                 if !goes_on() {
                     return Err(KafkaError::Canceled);
                 }
-                self.serve(Duration::from_millis(100));
+                // Nothing is let go of: these rows are not all in flight yet.
+                self.hear(Duration::from_millis(100));
             }
         }
     }
 
     /// Offers the batch; what does not fit into the queue stays in it: is anything left?
-    fn hand_over(&mut self, topic: Topic, partition: i32) -> KafkaResult<bool> {
-        // SAFETY: the handle is alive; the batch holds as many messages as its length says, and their
-        // pointers are to records that the caller of `produce` still borrows. With `F_COPY`, librdkafka
-        // keeps none of them.
+    ///
+    /// # Safety
+    /// As for [`Self::hand_over`].
+    unsafe fn hand_over_batch(
+        &mut self,
+        (topic, partition): (Topic, i32),
+        flags: i32,
+    ) -> KafkaResult<bool> {
+        // SAFETY: the handle is alive; the batch holds as many messages as its length says. Their keys are
+        // copied, and so are their values or they stay where they are.
         unsafe {
             rdsys::rd_kafka_produce_batch(
                 self.topics[topic.0].0,
                 partition,
-                rdsys::RD_KAFKA_MSG_F_COPY,
+                flags,
                 self.batch.as_mut_ptr(),
                 i32::try_from(self.batch.len()).unwrap_or(i32::MAX),
             );
@@ -172,6 +215,13 @@ impl Producer {
 
     /// Serves what librdkafka has to report, waiting up to `timeout` for the first of it.
     pub fn serve(&mut self, timeout: Duration) {
+        self.hear(timeout);
+        if self.in_flight() == 0 {
+            self.held.clear();
+        }
+    }
+
+    fn hear(&mut self, timeout: Duration) {
         let delivered = &mut self.delivered;
         let on_report = |message: &rdsys::rd_kafka_message_t| delivered.hear(message);
         self.events.serve(self.client.client(), timeout, on_report);

@@ -25,9 +25,6 @@ use crate::{
 /// Due timers handled in one go, before records get their turn again.
 const TIMERS_AT_ONCE: usize = 1000;
 
-/// Memory kept for the rows of the next epoch.
-const SPARE_BYTES: usize = 4 << 20;
-
 /// What a task must know of its surroundings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -48,7 +45,7 @@ pub struct Settings {
 pub struct Load {
     /// Source records.
     pub records: u64,
-    /// Their keys and values, the outputs, and the rows that may come of it.
+    /// What comes of them: outputs and rows.
     pub bytes: u64,
 }
 
@@ -57,11 +54,6 @@ impl Load {
     #[must_use]
     pub fn is_within(self, limit: Self) -> bool {
         self.records < limit.records && self.bytes < limit.bytes
-    }
-
-    fn add(&mut self, key: Option<&[u8]>, value: Option<&[u8]>) {
-        let len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len) as u64;
-        self.bytes += len(key) + len(value);
     }
 }
 
@@ -104,7 +96,8 @@ pub struct Task<P: Processor> {
     spare: Rows,
     timers_fired: metrics::Counter,
     next_offset: Option<i64>,
-    load: Load,
+    /// Source records since the last cut.
+    records: u64,
     committed_offset: i64,
     staged: Option<Arc<TaskEpoch>>,
     digests: Digests,
@@ -174,7 +167,7 @@ impl<P: Processor> Task<P> {
             spare: Rows::default(),
             timers_fired: metrics::counter!("timers_fired_total"),
             next_offset: None,
-            load: Load::default(),
+            records: 0,
             committed_offset,
             staged: None,
             digests: Digests {
@@ -203,8 +196,8 @@ impl<P: Processor> Task<P> {
     pub fn pending(&self) -> Load {
         let rows = self.objects.touched_bytes() + self.timers.changed_bytes();
         Load {
-            bytes: self.load.bytes + self.outputs.bytes + rows as u64,
-            ..self.load
+            records: self.records,
+            bytes: self.outputs.bytes + rows as u64,
         }
     }
 
@@ -246,8 +239,7 @@ impl<P: Processor> Task<P> {
             Err(fatal) => return Err(fatal),
         }
         self.next_offset = Some(record.offset + 1);
-        self.load.records += 1;
-        self.load.add(record.key, record.value);
+        self.records += 1;
         Ok(Progress::Done)
     }
 
@@ -287,7 +279,7 @@ impl<P: Processor> Task<P> {
     /// A record on the wrong partition goes to the right one, unchanged.
     fn send_on(&mut self, record: &SourceRecord<'_>, partition: u32) {
         metrics::counter!("misrouted_records_total").increment(1);
-        self.outputs.records.push(Output {
+        self.outputs.push(Output {
             to: Destination::Source { partition },
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
@@ -309,7 +301,7 @@ impl<P: Processor> Task<P> {
             .dead_letters
             .encode(&letter)
             .map_err(|e| Failure::Broken(e.to_string()))?;
-        self.outputs.records.push(Output {
+        self.outputs.push(Output {
             to: Destination::DeadLetters(reason),
             key: letter.key,
             value: Some(value),
@@ -364,10 +356,10 @@ impl<P: Processor> Task<P> {
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
             store: Arc::clone(&self.store),
-            rows,
+            rows: Arc::new(rows),
             outputs: std::mem::take(&mut self.outputs).records,
             next_offset: self.next_offset.take(),
-            records: std::mem::take(&mut self.load).records,
+            records: std::mem::take(&mut self.records),
             digest: self.digests.rows,
         });
         self.stage(Some(Arc::clone(&epoch)));
@@ -382,9 +374,8 @@ impl<P: Processor> Task<P> {
         self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
         self.digests.committed = epoch.digest;
         // The committer may still hold it; then the next epoch takes memory of its own.
-        if let Some(epoch) = Arc::into_inner(epoch) {
-            self.spare = epoch.rows.emptied(SPARE_BYTES);
-        }
+        let rows = Arc::into_inner(epoch).and_then(|epoch| Arc::into_inner(epoch.rows));
+        self.spare = rows.map(Rows::emptied).unwrap_or_default();
     }
 
     /// Throws away whatever is not committed. The source must be read again from
@@ -394,7 +385,7 @@ impl<P: Processor> Task<P> {
         self.timers.abandon();
         self.outputs = Outputs::default();
         self.next_offset = None;
-        self.load = Load::default();
+        self.records = 0;
         self.staged = None;
         self.digests.rows = self.digests.committed;
         self.digests.since_last = None;

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use engine::epoch::Rows;
 use engine::fetch::{Fetched, Fetcher};
 use engine::produce::Producer;
 use rdkafka::producer::Producer as _;
@@ -212,10 +213,11 @@ fn write(args: &Args, read: &AtomicU64) -> Result<u64> {
             let due = whole(kinds[kind].0 * seen as f64);
             for partition in 0..PARTITIONS {
                 let keys = done[kind] + u64::from(partition)..due;
-                let keys = keys.step_by(PARTITIONS as usize).map(u64::to_be_bytes);
-                let keys: Vec<_> = keys.collect();
-                let rows = keys.iter().map(|key| (Some(&key[..]), Some(&payload[..])));
-                producer.produce(to, Some(i32::try_from(partition)?), rows, || true)?;
+                let mut rows = Rows::default();
+                for key in keys.step_by(PARTITIONS as usize) {
+                    rows.push(&key.to_be_bytes(), Some(payload));
+                }
+                producer.produce_rows(to, i32::try_from(partition)?, &rows.into(), || true)?;
             }
             done[kind] = done[kind].max(due);
         }

@@ -81,7 +81,7 @@ impl Bench {
         let task = TaskEpoch {
             partition: PARTITION,
             store: Arc::clone(&self.store),
-            rows,
+            rows: rows.into(),
             outputs,
             next_offset: Some(7),
             records: 1,

@@ -79,7 +79,7 @@ impl Driver {
         let epoch = Arc::new(TaskEpoch {
             partition: 0,
             store: Arc::clone(&self.objects.store),
-            rows,
+            rows: rows.into(),
             outputs: Vec::new(),
             next_offset: None,
             records: 0,

@@ -78,7 +78,7 @@ impl Rows {
             Self::Batch(batch, since) => {
                 *since = None;
                 let written = store.apply(batch.iter(), position, digest);
-                *batch = std::mem::take(batch).emptied(BATCH_BYTES);
+                *batch = std::mem::take(batch).emptied();
                 written
             }
             Self::Portion(portion) => std::mem::take(portion).ingest(store, position),

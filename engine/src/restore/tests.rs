@@ -180,7 +180,7 @@ fn write(store: &Arc<Store>, number: u8, offset: i64) {
     let epoch = TaskEpoch {
         partition: 0,
         store: Arc::clone(store),
-        rows,
+        rows: rows.into(),
         outputs: Vec::new(),
         next_offset: None,
         records: 1,

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// An epoch with so many records is ended, whatever they weigh.
-const MOST_RECORDS: u64 = 200_000;
+const MOST_RECORDS: u64 = 500_000;
 /// A partition whose waiting records weigh so much is not fetched any further.
 const KEPT_BYTES: usize = 4 << 20;
 /// While records wait, epochs last so many times as long: an object that changes again within one costs no
