@@ -161,7 +161,7 @@ impl Work {
         self.digest = None;
     }
 
-    /// A record of the changelog; one without a key is none of ours.
+    /// A record of the changelog; one without a key that a row may have is none of ours.
     ///
     /// # Errors
     /// What the store says. This work cannot go on then.
@@ -177,6 +177,7 @@ impl Work {
         if offset < self.position {
             return Ok(());
         }
+        let key = key.filter(|key| store::is_row(key));
         match key {
             Some([DIGEST]) => self.compare(value.and_then(Digest::read)),
             // No part of the digest: it changes with every epoch.

@@ -1,11 +1,11 @@
 //! Many rows at once: sorted, written as a table of RocksDB's own, and taken in as it is. That skips
 //! the memtable and costs a seventh of the CPU of writing batches.
 
-use std::{fs, io};
+use std::{fs, io, sync::atomic::Ordering};
 
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
-use super::{Error, Store};
+use super::{Error, Store, meta::meta_rows, overlay::Standing};
 
 /// The table before it is taken in. Not a name that RocksDB gives.
 const TABLE: &str = "rows.ingest";
@@ -14,42 +14,40 @@ impl Store {
     /// Takes in rows, sorted by key and each key once, `None` to delete, that bring the store to
     /// `position`. They count as newer than what is there, and are on disk when this returns.
     ///
-    /// The rows come first and the position after them: a crash in between leaves rows that are newer
-    /// than the position says. That is safe only because whoever opens the store reads the changelog
-    /// from that position to its end before anything else is done with it: the same rows are then
-    /// written once more, and the last one of each key wins.
-    ///
     /// # Errors
-    /// What RocksDB says. The rows may be there then, the position is not.
+    /// What RocksDB says. Nothing of it is there then.
     pub fn ingest<'r>(
         &self,
         rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
         position: i64,
     ) -> Result<(), Error> {
-        self.forget_digest()?;
-        self.ingest_rows(rows)?;
-        self.apply([], position, None)?;
-        self.flush()
+        // What is in memory is older.
+        self.push()?;
+        let standing = Standing {
+            position,
+            written: None,
+            digest: None,
+        };
+        let complete_ms = self.complete_ms.load(Ordering::Acquire);
+        self.take_table(rows, standing, complete_ms)
     }
 
-    pub(super) fn ingest_rows<'r>(
+    /// Writes a table, with what is to be kept of a standing, and has RocksDB take it in.
+    pub(super) fn take_table<'r>(
         &self,
         rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+        standing: Standing,
+        complete_ms: i64,
     ) -> Result<(), Error> {
-        let mut rows = rows.into_iter().peekable();
-        if rows.peek().is_none() {
-            // RocksDB knows no empty tables.
-            return Ok(());
-        }
         let path = self.path.join(TABLE);
-        let options = self.shared.options();
+        let options = self.shared.table_options();
         let mut table = SstFileWriter::create(&options);
         let written = table.open(&path).and_then(|()| {
+            for (key, value) in meta_rows(standing, complete_ms) {
+                put(&mut table, key, value.as_ref().map(|value| &value[..]))?;
+            }
             for (key, value) in rows {
-                match value {
-                    Some(value) => table.put(key, value)?,
-                    None => table.delete(key)?,
-                }
+                put(&mut table, key, value)?;
             }
             table.finish()
         });
@@ -59,7 +57,10 @@ impl Store {
             self.db
                 .ingest_external_file_opts(&how, vec![path.as_path()])
         });
-        ingested.map_err(|e| self.error(e))
+        ingested.map_err(|e| self.error(e))?;
+        self.complete_on_disk_ms
+            .store(complete_ms, Ordering::Release);
+        Ok(())
     }
 
     /// A crash or a full disk may have left a table that was not taken in.
@@ -76,5 +77,16 @@ impl Store {
     #[must_use]
     pub fn takes_tables(&self) -> bool {
         self.shared.on_disk
+    }
+}
+
+fn put(
+    table: &mut SstFileWriter<'_>,
+    key: &[u8],
+    value: Option<&[u8]>,
+) -> Result<(), rocksdb::Error> {
+    match value {
+        Some(value) => table.put(key, value),
+        None => table.delete(key),
     }
 }

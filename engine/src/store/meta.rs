@@ -3,21 +3,53 @@
 
 use std::sync::atomic::Ordering;
 
-use rocksdb::{IteratorMode, WriteBatch};
+use rocksdb::WriteBatch;
 
 use super::{Error, OBJECT, SOURCE, Store, TIMER, overlay::Standing};
 use crate::digest;
 
-pub(super) const POSITION: &[u8] = b"position";
-pub(super) const IDENTITY: &[u8] = b"identity";
-pub(super) const COMPLETE: &[u8] = b"complete";
+/// What a store says of itself is in rows like all others, so that all of it changes at once; they come
+/// before those of the changelog, which never begin like this.
+const META: u8 = 0;
+pub(super) const COMPLETE: &[u8] = b"\0complete";
+const ROWS_DIGEST: &[u8] = b"\0digest";
+const GENERATION: &[u8] = b"\0generation";
+pub(super) const IDENTITY: &[u8] = b"\0identity";
+pub(super) const POSITION: &[u8] = b"\0position";
 /// The position, if it was reached by writing to the changelog, not by reading it.
-const WRITTEN: &[u8] = b"written";
-const ROWS_DIGEST: &[u8] = b"digest";
-const GENERATION: &[u8] = b"generation";
-const LAYOUT: u32 = 1;
+const WRITTEN: &[u8] = b"\0written";
+const LAYOUT: u32 = 2;
 /// In memory: nobody knows when the store was last complete.
 pub(super) const NEVER: i64 = i64::MIN;
+
+/// A row that says something of the store.
+pub(super) type MetaRow = (&'static [u8], Option<[u8; 8]>);
+
+/// The rows that say how far a store is, and when it last lacked nothing, in order.
+pub(super) fn meta_rows(
+    standing: Standing,
+    complete_ms: i64,
+) -> impl ExactSizeIterator<Item = MetaRow> {
+    let Standing {
+        position,
+        written,
+        digest,
+    } = standing;
+    let complete = (complete_ms != NEVER).then_some((COMPLETE, Some(complete_ms.to_be_bytes())));
+    let written = written.map(|written| (WRITTEN, Some(written.to_be_bytes())));
+    let rows = [
+        complete,
+        Some((ROWS_DIGEST, digest.map(u64::to_be_bytes))),
+        Some((POSITION, Some(position.to_be_bytes()))),
+        written,
+    ];
+    rows.into_iter().flatten().collect::<Vec<_>>().into_iter()
+}
+
+/// May a changelog have a row with this key?
+pub(crate) fn is_row(key: &[u8]) -> bool {
+    key.first().is_some_and(|first| *first != META)
+}
 
 impl Store {
     pub(super) fn check_identity(&self, application_id: &str, partition: u32) -> Result<(), Error> {
@@ -90,23 +122,6 @@ impl Store {
         }))
     }
 
-    /// Adds what is to be kept of a standing.
-    pub(super) fn put_standing(&self, batch: &mut WriteBatch, standing: Standing) {
-        let Standing {
-            position,
-            written,
-            digest,
-        } = standing;
-        batch.put_cf(self.meta(), POSITION, position.to_be_bytes());
-        if let Some(written) = written {
-            batch.put_cf(self.meta(), WRITTEN, written.to_be_bytes());
-        }
-        match digest {
-            Some(digest) => batch.put_cf(self.meta(), ROWS_DIGEST, digest.to_be_bytes()),
-            None => batch.delete_cf(self.meta(), ROWS_DIGEST),
-        }
-    }
-
     /// The digest of all rows (see [`crate::digest`]), if it is known without reading them all.
     ///
     /// # Errors
@@ -136,21 +151,6 @@ impl Store {
         }
         self.write_meta(ROWS_DIGEST, &sum.to_be_bytes())?;
         Ok(sum)
-    }
-
-    /// From here on, until all rows are counted again, the digest is not known: not after a crash
-    /// either.
-    pub(super) fn forget_digest(&self) -> Result<(), Error> {
-        self.push()?;
-        if self.number(ROWS_DIGEST)?.is_none() {
-            return Ok(());
-        }
-        self.write(|| {
-            let mut batch = WriteBatch::default();
-            batch.delete_cf(self.meta(), ROWS_DIGEST);
-            batch
-        })?;
-        self.flush()
     }
 
     /// The offset of the first source record that is not in these rows; `None` if none ever was.
@@ -193,11 +193,10 @@ impl Store {
         if self.standing()?.is_some() {
             return Ok(false);
         }
-        match self.db.iterator(IteratorMode::Start).next() {
-            None => Ok(true),
-            Some(Ok(_)) => Ok(false),
-            Some(Err(error)) => Err(self.error(error)),
-        }
+        let mut rows = self.db.raw_iterator();
+        rows.seek([META + 1]);
+        rows.status().map_err(|e| self.error(e))?;
+        Ok(!rows.valid())
     }
 
     /// At `now_ms` the store lacks nothing of the changelog. Reaches the disk with a flush.
@@ -222,7 +221,7 @@ impl Store {
     fn write_meta(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         self.write(|| {
             let mut batch = WriteBatch::default();
-            batch.put_cf(self.meta(), key, value);
+            batch.put(key, value);
             batch
         })
     }
@@ -233,14 +232,13 @@ impl Store {
         };
         let number = bytes.try_into().map(i64::from_be_bytes);
         number.map(Some).map_err(|bytes: Vec<u8>| {
-            let name = String::from_utf8_lossy(key);
+            let name = String::from_utf8_lossy(&key[1..]);
             self.damaged(format!("its {name} is no number: {bytes:?}"))
         })
     }
 
     fn meta_row(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        let row = self.db.get_cf(self.meta(), key);
-        row.map_err(|e| self.error(e))
+        self.db.get(key).map_err(|e| self.error(e))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The store of one task: RocksDB, always a committed prefix of the changelog.
 //!
 //! Rows and the changelog position they reach come in together, after the transaction that holds them
-//! has committed. They are kept in memory first, and written to RocksDB in one batch when memory is short
-//! or half a minute has passed. The write-ahead log is off: Kafka is the log. After a crash the store is
+//! has committed. They are kept in memory first, and go to RocksDB at once when memory is short or half a
+//! minute has passed. The write-ahead log is off: Kafka is the log. After a crash the store is
 //! an older prefix, and the rest comes from the changelog. One block cache serves all stores of a process.
 
 use std::{
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, ReadOptions};
+use rocksdb::{DB, ReadOptions};
 
 use meta::{COMPLETE, NEVER};
 use overlay::Layers;
@@ -33,6 +33,7 @@ mod write;
 pub use age::{MAX_OFFLINE_MS, too_old};
 pub use error::{Error, Trouble};
 pub use folder::{Folder, Reason};
+pub(crate) use meta::is_row;
 pub use shared::Shared;
 
 /// Prefix of the rows that hold a processor's values.
@@ -44,7 +45,6 @@ pub const SOURCE: u8 = b'y';
 /// Key of the row that holds a digest of all objects and timers; sorts behind all others.
 pub const DIGEST: u8 = b'z';
 
-const META: &str = "meta";
 /// A store that changed is flushed this often, so that a crash replays a bounded delta.
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// RocksDB's memory is full: pause before the next try.
@@ -95,12 +95,7 @@ impl Store {
             std::fs::create_dir_all(&path).map_err(|e| Error::io(&path, "cannot create it", e))?;
         }
         let options = shared.options();
-        let families = [
-            ColumnFamilyDescriptor::new("default", options.clone()),
-            ColumnFamilyDescriptor::new(META, shared.meta_options()),
-        ];
-        let db = DB::open_cf_descriptors(&options, &path, families)
-            .map_err(|source| Error::opening(&path, source))?;
+        let db = DB::open(&options, &path).map_err(|source| Error::opening(&path, source))?;
         let store = Self {
             db,
             path,
@@ -222,17 +217,6 @@ impl Store {
             // Whoever opens the store finds the damage again, only later.
             tracing::warn!(store = %self.path.display(), %error, "cannot mark the store as broken");
         }
-    }
-
-    fn meta(&self) -> &ColumnFamily {
-        self.family(META)
-    }
-
-    fn family(&self, name: &str) -> &ColumnFamily {
-        // Both families are opened with the database; RocksDB has no way to lose one.
-        self.db
-            .cf_handle(name)
-            .unwrap_or_else(|| unreachable!("column family {name} was opened"))
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, Env, Options, WriteBufferManager};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Env, Options,
+    WriteBufferManager,
+};
 
 use super::Error;
 use crate::memory::Pool;
@@ -12,8 +15,6 @@ const MEMTABLE_BYTES: usize = 16 << 20;
 /// Memory is given to a memtable in pieces of this size, and counted by them: RocksDB's own choice, a
 /// MiB, would fill a budget with the first row of each store.
 const ARENA_BYTES: usize = 128 << 10;
-/// A memtable of positions and such.
-const META_MEMTABLE_BYTES: usize = 512 << 10;
 
 /// What all stores of a process share.
 #[derive(Clone)]
@@ -27,7 +28,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// `bytes` for all stores: half for rows that are not in RocksDB yet, half for its block cache and
+    /// `bytes` for all stores: most for rows that are not in RocksDB yet, the rest for its block cache and
     /// memtables.
     #[must_use]
     pub fn on_disk(bytes: usize) -> Self {
@@ -47,15 +48,19 @@ impl Shared {
     }
 
     fn new(bytes: usize, env: Option<Env>) -> Self {
-        let half = bytes / 2;
-        let cache = Cache::new_lru_cache(half);
-        // Memtables are paid for with blocks. Writers are not stalled: a flush follows soon enough.
-        let memtables =
-            WriteBufferManager::new_write_buffer_manager_with_cache(half / 2, false, cache.clone());
+        let rows = bytes / 3 * 2;
+        let cache = Cache::new_lru_cache(bytes - rows);
+        // Few rows come by memtables, and those are paid for with blocks. Writers are not stalled: a flush
+        // follows soon enough.
+        let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
+            (bytes - rows) / 2,
+            false,
+            cache.clone(),
+        );
         Self {
             cache,
             memtables,
-            overlays: Pool::of(half),
+            overlays: Pool::of(rows),
             on_disk: env.is_none(),
             env,
         }
@@ -65,7 +70,12 @@ impl Shared {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_bloom_filter(10.0, false);
+        // Index and filters count as memory, too; in small parts, as a part that is larger than a shard of
+        // the cache would be read again for every row.
         table.set_cache_index_and_filter_blocks(true);
+        table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+        table.set_partition_filters(true);
+        table.set_pin_top_level_index_and_filter(true);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         // The first two levels are written again and again, and hold all of a store that is not large.
@@ -80,20 +90,17 @@ impl Shared {
         options.set_memtable_whole_key_filtering(true);
         options.set_keep_log_file_num(2);
         options.create_if_missing(true);
-        options.create_missing_column_families(true);
-        // Rows and position must reach the disk together, though they are in two column families.
-        options.set_atomic_flush(true);
         if let Some(env) = &self.env {
             options.set_env(env);
         }
         options
     }
 
-    /// For the column family of positions and such.
-    pub(super) fn meta_options(&self) -> Options {
+    /// For a table that is taken in: it goes to the first levels.
+    pub(super) fn table_options(&self) -> Options {
         let mut options = self.options();
-        options.set_write_buffer_size(META_MEMTABLE_BYTES);
-        options.set_arena_block_size(META_MEMTABLE_BYTES / 16);
+        options.set_compression_per_level(&[]);
+        options.set_compression_type(DBCompressionType::None);
         options
     }
 }

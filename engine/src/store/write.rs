@@ -9,11 +9,16 @@ use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
     Error, FLUSH_EVERY, SAY_COMPLETE_EVERY_MS, Store, WRITE_AGAIN_AFTER,
+    meta::meta_rows,
     overlay::{Layers, Overlay, Standing},
 };
 #[cfg(test)]
 use crate::epoch::Row;
 use crate::epoch::TaskEpoch;
+
+/// So many rows are written as a table of their own: that costs a part of what it costs to give them to
+/// RocksDB one by one.
+const TABLE_ROWS: usize = 1_000;
 
 impl Store {
     /// Takes the rows of a committed epoch together with the changelog position they reach.
@@ -83,15 +88,20 @@ impl Store {
     }
 
     fn write_overlay(&self, overlay: &Overlay) -> Result<(), Error> {
-        let mut batch = WriteBatch::default();
-        for (key, value) in overlay.rows() {
-            match value {
-                Some(value) => batch.put(key, value),
-                None => batch.delete(key),
-            }
+        let Some(standing) = overlay.standing() else {
+            return Ok(());
+        };
+        // Of rows that are in memory or in RocksDB by now.
+        let complete_ms = self.complete_ms.load(Ordering::Acquire);
+        if overlay.rows().len() >= TABLE_ROWS && self.takes_tables() {
+            return self.take_table(overlay.rows(), standing, complete_ms);
         }
-        if let Some(standing) = overlay.standing() {
-            self.put_standing(&mut batch, standing);
+        let mut batch = WriteBatch::default();
+        for (key, value) in meta_rows(standing, complete_ms) {
+            put(&mut batch, key, value.as_ref().map(|value| &value[..]));
+        }
+        for (key, value) in overlay.rows() {
+            put(&mut batch, key, value);
         }
         self.write(|| WriteBatch::from_data(batch.data()))
     }
@@ -132,9 +142,7 @@ impl Store {
         self.say_complete(complete_ms)?;
         // What is written from here on may or may not be part of it: it makes the store dirty again.
         self.dirty.store(false, Ordering::Release);
-        let families = [self.family("default"), self.meta()];
-        let options = rocksdb::FlushOptions::default();
-        match self.db.flush_cfs_opt(&families, &options) {
+        match self.db.flush() {
             Ok(()) => {
                 self.complete_on_disk_ms
                     .store(complete_ms, Ordering::Release);
@@ -178,5 +186,12 @@ impl Drop for Store {
         if let Err(error) = self.push() {
             tracing::debug!(store = %self.path.display(), %error, "closed without its last rows");
         }
+    }
+}
+
+fn put(batch: &mut WriteBatch, key: &[u8], value: Option<&[u8]>) {
+    match value {
+        Some(value) => batch.put(key, value),
+        None => batch.delete(key),
     }
 }

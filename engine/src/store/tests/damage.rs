@@ -60,9 +60,7 @@ fn garbage(key: &[u8], value: &[u8]) -> impl Fn(&Path) {
     move |dir| {
         let options = Shared::options(&shared());
         let path = dir.join("0");
-        let db = DB::open_cf(&options, path, ["default", META]).unwrap();
-        let meta = db.cf_handle(META).unwrap();
-        db.put_cf(meta, key, value).unwrap();
+        DB::open(&options, path).unwrap().put(key, value).unwrap();
     }
 }
 

@@ -48,30 +48,6 @@ fn tables_are_newer_than_what_is_there_and_older_than_what_follows() {
 }
 
 #[test]
-fn a_crash_between_rows_and_position_leaves_the_older_position() {
-    let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
-    store.apply_rows(&[row("a", Some("1"))], 1).unwrap();
-    store.flush().unwrap();
-    store.apply_rows(&[row("a", Some("2"))], 2).unwrap();
-    store
-        .ingest_rows(table(&[("ob", Some("3")), ("oc", Some("3"))]))
-        .unwrap();
-    let crashed = crash(&store);
-    let store = Store::open(&shared(), crashed.path(), "app", 0).unwrap();
-    assert_eq!(store.position().unwrap(), 1);
-    let rows = pairs(&[("oa", "1"), ("ob", "3"), ("oc", "3")]);
-    assert_eq!(all(&store), rows);
-    // Reading on from there, to the end, makes it right.
-    store.apply_rows(&[row("a", Some("2"))], 2).unwrap();
-    store.apply_rows(&[row("b", Some("2"))], 3).unwrap();
-    store
-        .apply_rows(&[row("b", Some("3")), row("c", Some("3"))], 5)
-        .unwrap();
-    assert_eq!(all(&store), pairs(&[("oa", "2"), ("ob", "3"), ("oc", "3")]));
-}
-
-#[test]
 fn an_unfinished_table_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     drop(Store::open(&shared(), dir.path(), "app", 0).unwrap());

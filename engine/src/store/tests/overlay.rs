@@ -143,3 +143,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn many_rows_are_on_disk_once_they_have_left_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
+    store.complete_at(5);
+    let rows: Vec<Row> = (0..2_000)
+        .map(|i| row(&format!("{i:04}"), Some("1")))
+        .collect();
+    store.apply_rows(&rows, 2_000).unwrap();
+    store.apply_rows(&[row("0007", None)], 2_002).unwrap();
+    store.push().unwrap();
+    store.apply_rows(&[row("0008", None)], 2_004).unwrap();
+    let crashed = crash(&store);
+    let store = Store::open(&shared(), crashed.path(), "app", 0).unwrap();
+    assert_eq!(store.position().unwrap(), 2_002);
+    assert_eq!(store.complete_ms(), Some(5));
+    assert_eq!(said(&store).rows.len(), 1_999);
+}
