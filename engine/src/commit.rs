@@ -19,19 +19,21 @@ use rdkafka::{
 };
 
 use crate::{
-    epoch::{Destination, Epoch, TaskEpoch},
+    epoch::{Epoch, TaskEpoch},
     produce::{Producer, Topic},
     sweep::sweep,
     watchdog::Pulse,
 };
 
 mod client;
+mod rounds;
 mod seen;
 mod stall;
 mod tie;
 mod way;
 
 pub use client::{claim_id, transactional};
+use rounds::Rounds;
 pub use seen::all_there;
 use stall::Stall;
 pub use tie::Tie;
@@ -224,7 +226,6 @@ impl Committer {
         self.call("begin", false, |producer, _| producer.begin_transaction())?;
         let mut offsets = TopicPartitionList::new();
         for task in &epoch.tasks {
-            self.send(task)?;
             if let Some(offset) = task.next_offset {
                 let added = offsets.add_partition_offset(
                     &self.settings.names.reports,
@@ -234,40 +235,22 @@ impl Committer {
                 added.map_err(|e| (Way::Abort, e.to_string()))?;
             }
         }
-        // Their answers come while the records are on their way.
+        let mut rounds = Rounds::of(epoch);
+        let mut more = self.send_some(&mut rounds)?;
+        // The answer comes while records are on their way.
         if offsets.count() > 0 {
             self.call("send offsets", false, |producer, group| {
                 producer.send_offsets_to_transaction(&offsets, group, CALL)
             })?;
         }
+        while more {
+            self.deliver()?;
+            more = self.send_some(&mut rounds)?;
+        }
         self.deliver()?;
         self.call("commit", true, |producer, _| {
             producer.commit_transaction(CALL)
         })
-    }
-
-    fn send(&mut self, task: &TaskEpoch) -> Result<(), (Way, String)> {
-        let partition = kafka_partition(task.partition);
-        let goes_on = || goes_on(&self.settings);
-        self.producer
-            .produce_rows(self.topics.changelog, partition, &task.rows, goes_on)
-            .map_err(refused)?;
-        // Runs of outputs with the same destination go together: their order is kept.
-        for outputs in task.outputs.chunk_by(|a, b| a.to == b.to) {
-            let (topic, partition) = match outputs[0].to {
-                Destination::States => (self.topics.states, Some(partition)),
-                Destination::DeadLetters(_) => (self.topics.dead_letters, None),
-                Destination::Source { partition } => {
-                    (self.topics.reports, Some(kafka_partition(partition)))
-                }
-            };
-            let outputs = outputs.iter();
-            let outputs = outputs.map(|output| (output.key.as_deref(), output.value.as_deref()));
-            self.producer
-                .produce(topic, partition, outputs, goes_on)
-                .map_err(refused)?;
-        }
-        Ok(())
     }
 
     /// Waits until every record has been delivered or has failed.
@@ -374,16 +357,6 @@ impl Committer {
     fn stopping(&self) -> bool {
         self.settings.stop.load(Ordering::Acquire)
     }
-}
-
-/// Is a full queue to be waited for?
-fn goes_on(settings: &Settings) -> bool {
-    settings.pulse.beat();
-    !settings.stop.load(Ordering::Acquire)
-}
-
-fn refused(error: KafkaError) -> (Way, String) {
-    (way(&error, false), format!("produce: {error}"))
 }
 
 fn kafka_partition(partition: u32) -> i32 {

@@ -1,12 +1,13 @@
 //! An epoch: everything that one transaction commits, held in memory until then.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use crate::{processor::Reason, store::Store};
 
-/// What a record of an epoch costs beside its key and value: its place in the epoch, and about what
-/// librdkafka adds to its copy.
-pub const RECORD_BYTES: usize = 128;
+/// What a row of an epoch costs beside its key and value.
+pub const ROW_BYTES: usize = size_of::<Span>();
+/// What another record costs beside them: its allocations.
+pub const OUTPUT_BYTES: usize = 128;
 
 /// A row of a task's store and of the changelog: key with its prefix, value or deletion.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
@@ -79,6 +80,24 @@ impl Rows {
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The place behind those rows from `from` on that make up to `bytes`: one at least, if there is one.
+    #[must_use]
+    pub fn up_to(&self, from: usize, bytes: usize) -> usize {
+        let Some(first) = self.spans.get(from) else {
+            return from;
+        };
+        let fits = |span: &Span| span.end - first.at <= bytes;
+        from + self.spans[from..].partition_point(fits).max(1)
+    }
+
+    /// The rows at these places.
+    pub fn range(
+        &self,
+        places: Range<usize>,
+    ) -> impl ExactSizeIterator<Item = (&[u8], Option<&[u8]>)> {
+        self.spans[places].iter().map(|span| self.row(span))
     }
 
     /// The rows, in the order in which they were added.

@@ -13,10 +13,9 @@ use std::sync::{
 pub const LEAST_MIB: usize = 96;
 
 /// Code, stacks, clients, metrics.
-const FIXED: usize = 48 << 20;
-/// What an epoch takes it may take twice: while the one before is committed, outputs for the next come in,
-/// and librdkafka has a copy of what it has not delivered. Rows are made when an epoch is cut.
-const EPOCHS: usize = 2;
+const FIXED: usize = 56 << 20;
+/// What is counted takes so many percent of it: allocators keep room between, and what was freed a while.
+const TAKES_PERCENT: usize = 115;
 /// A short message in librdkafka's queue takes so many times the bytes that librdkafka counts for it, what
 /// an answer adds to a queue that was not quite full included.
 const MESSAGE_OVERHEAD: usize = 12;
@@ -44,13 +43,13 @@ impl Shares {
     #[must_use]
     pub fn of(mib: usize, workers: u32) -> Self {
         let workers = usize::try_from(workers).unwrap_or(usize::MAX).max(1);
-        let budget = (mib.max(LEAST_MIB) << 20) - FIXED;
+        let budget = ((mib.max(LEAST_MIB) << 20) - FIXED) / TAKES_PERCENT * 100;
         let percent = |percent: usize| budget / 100 * percent;
         let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
         Self {
-            stores: percent(25),
-            objects: percent(36),
-            epoch: percent(28) / EPOCHS / workers,
+            stores: percent(27),
+            objects: percent(40),
+            epoch: percent(21) / workers,
             queue: queue(percent(7) / workers),
             restore_queue: queue(percent(4)),
         }
@@ -59,9 +58,9 @@ impl Shares {
     /// All of it, with what is not shared out.
     #[must_use]
     pub fn total(&self, workers: usize) -> usize {
-        let epochs = self.epoch * EPOCHS * workers;
+        let epochs = self.epoch * workers;
         let queues = (self.queue * workers + self.restore_queue) * MESSAGE_OVERHEAD;
-        FIXED + self.stores + self.objects + epochs + queues
+        FIXED + (self.stores + self.objects + epochs + queues) / 100 * TAKES_PERCENT
     }
 }
 
@@ -159,7 +158,8 @@ mod tests {
                 let shares = Shares::of(mib, workers);
                 let total = shares.total(workers as usize);
                 // On a small budget with many workers, their queues are no smaller than they must be.
-                let floor = LEAST_QUEUE * MESSAGE_OVERHEAD * (workers as usize + 1);
+                let queues = LEAST_QUEUE * MESSAGE_OVERHEAD * (workers as usize + 1);
+                let floor = queues / 100 * TAKES_PERCENT;
                 assert!(
                     total <= (mib << 20) + floor,
                     "{mib} MiB, {workers}: {shares:?}"

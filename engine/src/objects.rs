@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::{
     digest,
-    epoch::{RECORD_BYTES, Rows, TaskEpoch},
+    epoch::{ROW_BYTES, Rows, TaskEpoch},
     memory::{Account, Pool},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
@@ -82,6 +82,8 @@ pub struct Objects<V> {
     bytes: usize,
     /// Rows of the values asked for since the last cut: about what the epoch will hold of them.
     touched_bytes: usize,
+    /// Memory of the entries that came in since the last cut: they stay until the next.
+    admitted_bytes: usize,
     /// The one asked for last: it may have grown since.
     last: Option<usize>,
     account: Account,
@@ -100,6 +102,7 @@ impl<V: Value> Objects<V> {
             touched: Vec::new(),
             bytes: 0,
             touched_bytes: 0,
+            admitted_bytes: 0,
             last: None,
             account: pool.open(),
             hand: 0,
@@ -133,7 +136,7 @@ impl<V: Value> Objects<V> {
     fn count_row(&mut self, place: usize) {
         let entry = &mut self.entries[place];
         let stored = entry.value.as_ref().map_or(0, Value::stored_bytes);
-        let bytes = RECORD_BYTES + entry.key.len() + stored;
+        let bytes = ROW_BYTES + entry.key.len() + stored;
         self.touched_bytes = self.touched_bytes - entry.row_bytes + bytes;
         entry.row_bytes = bytes;
     }
@@ -172,6 +175,7 @@ impl<V: Value> Objects<V> {
         };
         entry.bytes = entry.memory();
         self.bytes += entry.bytes;
+        self.admitted_bytes += entry.bytes;
         self.entries.push(entry);
         let (hasher, entries) = (&self.hasher, &self.entries);
         self.places
@@ -205,16 +209,17 @@ impl<V: Value> Objects<V> {
             self.bytes = self.bytes - entry.bytes + bytes;
             entry.bytes = bytes;
         }
-        self.touched_bytes = 0;
+        (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
         self.account.set(self.bytes);
         self.shrink();
         self.account.set(self.bytes);
     }
 
-    /// About how many bytes of rows the values asked for since the last cut make.
-    pub(crate) fn touched_bytes(&self) -> usize {
-        self.touched_bytes
+    /// About how many bytes the values asked for since the last cut make: their rows, and themselves so far
+    /// as they were not here before.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.touched_bytes + self.admitted_bytes
     }
 
     /// Sorts by key. Eight bytes behind what all keys have in common decide nearly always, so the keys
@@ -292,7 +297,7 @@ impl<V: Value> Objects<V> {
         self.places.clear();
         self.entries.clear();
         self.touched.clear();
-        self.touched_bytes = 0;
+        (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
         self.bytes = 0;
         self.account.set(0);

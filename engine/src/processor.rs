@@ -7,7 +7,7 @@
 use common::avro::Schema;
 
 use crate::{
-    epoch::{Destination, Output, RECORD_BYTES},
+    epoch::{Destination, OUTPUT_BYTES, Output},
     objects::Objects,
     store,
     timers::Timers,
@@ -112,7 +112,8 @@ impl Outputs {
 
     pub(crate) fn push(&mut self, output: Output) {
         let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        self.bytes += (RECORD_BYTES + len(&output.key) + len(&output.value)) as u64;
+        // Twice: while those of one epoch are delivered, those of the next come in.
+        self.bytes += 2 * (OUTPUT_BYTES + len(&output.key) + len(&output.value)) as u64;
         self.records.push(output);
     }
 }

@@ -6,7 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::{collections::HashMap, ffi::CString, ptr, sync::Arc, time::Duration};
+use std::{collections::HashMap, ffi::CString, ops::Range, ptr, sync::Arc, time::Duration};
 
 use common::kafka;
 use rdkafka::{
@@ -128,8 +128,8 @@ impl Producer {
         unsafe { self.hand_over(to, rdsys::RD_KAFKA_MSG_F_COPY, messages, goes_on) }
     }
 
-    /// As [`Self::produce`], but librdkafka reads the values where they are: the rows are held until every
-    /// record has been delivered or has failed.
+    /// As [`Self::produce`], for the rows at these places; librdkafka reads their values where they are: they
+    /// are held until every record has been delivered or has failed.
     ///
     /// # Errors
     /// As for [`Self::produce`].
@@ -138,10 +138,12 @@ impl Producer {
         topic: Topic,
         partition: i32,
         rows: &Arc<Rows>,
+        places: Range<usize>,
         goes_on: impl FnMut() -> bool,
     ) -> KafkaResult<()> {
         self.held.push(Arc::clone(rows));
-        let messages = rows.iter().map(|(key, value)| (Some(key), value));
+        let messages = rows.range(places);
+        let messages = messages.map(|(key, value)| (Some(key), value));
         // SAFETY: the rows do not change while an `Arc` of them is held, and it is held until nothing
         // is in flight.
         unsafe { self.hand_over((topic, partition), 0, messages, goes_on) }

@@ -194,7 +194,7 @@ impl<P: Processor> Task<P> {
     /// What was taken in since the last cut.
     #[must_use]
     pub fn pending(&self) -> Load {
-        let rows = self.objects.touched_bytes() + self.timers.changed_bytes();
+        let rows = self.objects.pending_bytes() + self.timers.changed_bytes();
         Load {
             records: self.records,
             bytes: self.outputs.bytes + rows as u64,

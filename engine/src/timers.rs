@@ -7,9 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     digest,
-    epoch::{RECORD_BYTES, Rows, TaskEpoch},
+    epoch::{Rows, TaskEpoch},
     store::{self, Store, TIMER},
 };
+
+/// What a change takes, and the row that comes of it.
+const CHANGE_BYTES: usize = 160;
 
 /// A timer: when it is due, in ms since 1970, and for which key.
 pub type Timer = (i64, Vec<u8>);
@@ -77,7 +80,7 @@ impl Timers {
 
     /// About how many bytes of rows the changes since the last cut make.
     pub(crate) fn changed_bytes(&self) -> usize {
-        self.changes.len() * RECORD_BYTES
+        self.changes.len() * CHANGE_BYTES
     }
 
     /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call.

@@ -48,6 +48,7 @@ pub fn main<S: Scenario>() -> ExitCode {
     }
     let config: Config<S> = common::config::parse();
     telemetry::init(&config.telemetry);
+    small_pages();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -69,6 +70,15 @@ pub fn main<S: Scenario>() -> ExitCode {
         }
     };
     shutdown::exit(code)
+}
+
+/// The allocator asks for huge pages. Objects of all sizes that come and go leave them half empty: that takes a
+/// tenth more memory, and saves nothing that could be measured.
+fn small_pages() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay");
+    }
 }
 
 /// Runs a service until `shutdown`, and leaves the application in order.

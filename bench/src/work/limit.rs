@@ -217,7 +217,8 @@ fn write(args: &Args, read: &AtomicU64) -> Result<u64> {
                 for key in keys.step_by(PARTITIONS as usize) {
                     rows.push(&key.to_be_bytes(), Some(payload));
                 }
-                producer.produce_rows(to, i32::try_from(partition)?, &rows.into(), || true)?;
+                let (all, rows) = (0..rows.len(), rows.into());
+                producer.produce_rows(to, i32::try_from(partition)?, &rows, all, || true)?;
             }
             done[kind] = done[kind].max(due);
         }

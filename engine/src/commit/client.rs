@@ -28,7 +28,7 @@ pub fn transactional(kafka: &kafka::Args, transactional_id: &str) -> ClientConfi
         // Offset calls are refused while the last transaction's markers are written; the
         // default pause of 100 ms before the next try would be the latency of every commit.
         .set("retry.backoff.ms", "2")
-        // Records come in large batches as it is.
+        // Records come in large batches as it is (see `rounds`).
         .set("linger.ms", "0")
         .set("queue.buffering.max.messages", "1000000");
     config

@@ -12,7 +12,7 @@ use rdkafka::{
 
 use super::*;
 use crate::{
-    epoch::{Output, Rows},
+    epoch::{Destination, Output, Rows},
     store::{OBJECT, Shared, Store, row_key},
 };
 

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use rocksdb::{
-    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Env, Options,
-    WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, Env, LruCacheOptions,
+    Options, WriteBufferManager,
 };
 
 use super::Error;
@@ -49,7 +49,11 @@ impl Shared {
 
     fn new(bytes: usize, env: Option<Env>) -> Self {
         let rows = bytes / 3 * 2;
-        let cache = Cache::new_lru_cache(bytes - rows);
+        let mut cache = LruCacheOptions::default();
+        cache.set_capacity(bytes - rows);
+        // Few shards, so that the largest filter fits into one.
+        cache.set_num_shard_bits(2);
+        let cache = Cache::new_lru_cache_opts(&cache);
         // Few rows come by memtables, and those are paid for with blocks. Writers are not stalled: a flush
         // follows soon enough.
         let memtables = WriteBufferManager::new_write_buffer_manager_with_cache(
@@ -70,12 +74,12 @@ impl Shared {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);
         table.set_bloom_filter(10.0, false);
-        // Index and filters count as memory, too; in small parts, as a part that is larger than a shard of
-        // the cache would be read again for every row.
+        // Index and filters count as memory, too. Most rows that are asked for are in none of the first level's
+        // files: their filters stay at hand.
         table.set_cache_index_and_filter_blocks(true);
         table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-        table.set_partition_filters(true);
         table.set_pin_top_level_index_and_filter(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
         let mut options = Options::default();
         options.set_block_based_table_factory(&table);
         // The first two levels are written again and again, and hold all of a store that is not large.
