@@ -49,6 +49,8 @@ pub const DIGEST: u8 = b'z';
 const FLUSH_EVERY: Duration = Duration::from_secs(30);
 /// RocksDB's memory is full: pause before the next try.
 const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(2);
+/// So many rows are scanned before commits get their turn.
+const SCANNED_AT_ONCE: usize = 1_000;
 /// A store that does not change says this often that it is still complete.
 const SAY_COMPLETE_EVERY_MS: i64 = 60 * 60 * 1000;
 /// The file that says why a store must not be opened again.
@@ -132,7 +134,7 @@ impl Store {
     }
 
     /// Calls `visit` for each row from `from` on whose key has the same first byte, in order, until
-    /// it returns `false`. A consistent view of one moment.
+    /// it returns `false`. Of rows that change meanwhile it sees the old or the new one.
     ///
     /// # Errors
     /// What RocksDB says.
@@ -141,36 +143,48 @@ impl Store {
         from: &[u8],
         mut visit: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
+        let mut from = Some(from.to_vec());
+        while let Some(start) = from {
+            from = self.scan_some(&start, &mut visit)?;
+        }
+        Ok(())
+    }
+
+    /// Visits some rows, and says where to go on. Commits wait meanwhile: so only some.
+    fn scan_some(
+        &self,
+        from: &[u8],
+        visit: &mut impl FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>, Error> {
         let Some(&prefix) = from.first() else {
-            return Ok(());
+            return Ok(None);
         };
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound(vec![prefix + 1]);
-        // Of the same moment, as nothing leaves or comes in meanwhile.
         let layers = self.layers();
         let mut on_disk = self.db.raw_iterator_opt(options);
         on_disk.seek(from);
         let mut in_memory = layers.rows_from(from).peekable();
-        loop {
+        for number in 0.. {
             // What is in memory is newer.
             let is_next = |(key, _): &(&[u8], _)| on_disk.key().is_none_or(|other| *key <= other);
-            let goes_on = if let Some((key, value)) = in_memory.next_if(is_next) {
-                if on_disk.key() == Some(key) {
-                    on_disk.next();
-                }
-                value.is_none_or(|value| visit(key, value))
-            } else if let Some((key, value)) = on_disk.item() {
-                let goes_on = visit(key, value);
-                on_disk.next();
-                goes_on
-            } else {
+            let next = in_memory.next_if(is_next);
+            let Some(key) = next.map(|(key, _)| key).or(on_disk.key()) else {
                 break;
             };
-            if !goes_on {
+            if number == SCANNED_AT_ONCE {
+                return Ok(Some(key.to_vec()));
+            }
+            let value = next.map_or(on_disk.value(), |(_, value)| value);
+            if value.is_some_and(|value| !visit(key, value)) {
                 break;
             }
+            if on_disk.key() == Some(key) {
+                on_disk.next();
+            }
         }
-        on_disk.status().map_err(|e| self.error(e))
+        on_disk.status().map_err(|e| self.error(e))?;
+        Ok(None)
     }
 
     pub(crate) fn corrupt(&self, key: &[u8], what: String) -> Error {

@@ -78,21 +78,21 @@ impl Store {
         let _alone = self.pushing.lock().unwrap_or_else(PoisonError::into_inner);
         // What an earlier attempt could not write, and what came since.
         for _ in 0..2 {
+            // Of rows that leave now, or have left.
+            let complete_ms = self.complete_ms.load(Ordering::Acquire);
             let Some(leaving) = self.layers_mut().leave() else {
                 break;
             };
-            self.write_overlay(&leaving)?;
+            self.write_overlay(&leaving, complete_ms)?;
             self.layers_mut().has_left();
         }
         Ok(())
     }
 
-    fn write_overlay(&self, overlay: &Overlay) -> Result<(), Error> {
+    fn write_overlay(&self, overlay: &Overlay, complete_ms: i64) -> Result<(), Error> {
         let Some(standing) = overlay.standing() else {
             return Ok(());
         };
-        // Of rows that are in memory or in RocksDB by now.
-        let complete_ms = self.complete_ms.load(Ordering::Acquire);
         if overlay.rows().len() >= TABLE_ROWS && self.takes_tables() {
             return self.take_table(overlay.rows(), standing, complete_ms);
         }
