@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use rocksdb::{ColumnFamilyDescriptor, DB, IteratorMode, Options};
+use rocksdb::{DB, Direction, IteratorMode, Options};
 
 use super::{
     Class, Finding,
@@ -75,16 +75,9 @@ fn folders(path: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn dump(path: &Path, partition: i32) -> Result<Dump> {
-    let options = Options::default();
-    let names = DB::list_cf(&options, path)?;
-    let families = names
-        .iter()
-        .map(|n| ColumnFamilyDescriptor::new(n, Options::default()));
-    let db = DB::open_cf_descriptors_read_only(&options, path, families, false)?;
+    let db = DB::open_for_read_only(&Options::default(), path, false)?;
     // Who is killed while it makes a store leaves one without; it must be without rows too then.
-    let meta = db.cf_handle("meta");
-    let position = meta.map(|meta| db.get_cf(meta, b"position")).transpose()?;
-    let position = match position.flatten() {
+    let position = match db.get(b"\0position")? {
         None => 0,
         Some(bytes) => {
             let bytes = bytes
@@ -95,7 +88,8 @@ fn dump(path: &Path, partition: i32) -> Result<Dump> {
         }
     };
     let mut rows = Rows::new();
-    for row in db.iterator(IteratorMode::Start) {
+    // Before those of the changelog are rows in which the store tells of itself.
+    for row in db.iterator(IteratorMode::From(&[1], Direction::Forward)) {
         let (key, value) = row?;
         rows.insert(key.into(), value.into());
     }
