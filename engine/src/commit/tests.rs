@@ -125,6 +125,34 @@ fn a_producer_sweeps_between_two_epochs() {
     }
 }
 
+#[test]
+fn an_epoch_of_several_rounds_is_committed_whole() {
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    let large = vec![7; 300_000];
+    let mut rows = Rows::default();
+    let keys: Vec<Vec<u8>> = (0..7_u8).map(|i| row_key(OBJECT, &[i])).collect();
+    for key in &keys {
+        rows.push(key, Some(&large));
+    }
+    let output = |i: u8| Output {
+        to: Destination::States,
+        key: Some(vec![i]),
+        value: Some(large.clone()),
+    };
+    let epoch = bench.with(rows, (0..5).map(output).collect());
+    let committed = bench.committer.commit(&epoch);
+    assert_eq!(name(&committed), "committed", "{committed:?}");
+    for key in &keys {
+        assert_eq!(bench.store.get(key).unwrap().as_ref(), Some(&large));
+    }
+    assert_eq!(bench.store.position().unwrap(), 7);
+    // Nothing of it is held any longer: its memory serves the next one.
+    let Epoch { tasks } = epoch;
+    let task = Arc::into_inner(tasks.into_iter().next().unwrap()).unwrap();
+    assert!(Arc::into_inner(task.rows).is_some());
+}
+
 /// After an abort, what was committed before is looked for: the broker may have forgotten about it.
 #[test]
 fn an_abort_is_believed_if_the_commits_before_it_are_still_there() {

@@ -158,3 +158,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_epoch_counts_what_its_rows_will_take() {
+    let shared = Shared::in_memory().unwrap();
+    let store = Store::open(&shared, Path::new("/count"), "objects", 0).unwrap();
+    let mut objects = Objects::new(Arc::new(store), &Pool::of(1 << 20));
+    let grow = |objects: &mut Objects<Text>, key: &[u8], bytes: usize| {
+        let value = objects.entry(key).unwrap().get_mut_or(|| Text(Vec::new()));
+        value.0.resize(bytes, 0);
+    };
+    grow(&mut objects, b"a", 1_000);
+    grow(&mut objects, b"b", 1);
+    let once = objects.pending_bytes();
+    assert!((1_000..3_000).contains(&once), "{once}");
+    // Ten changes of an object are one row.
+    for _ in 0..10 {
+        grow(&mut objects, b"a", 1_000);
+        grow(&mut objects, b"b", 1);
+    }
+    // What was asked for last is counted with the next.
+    let more = objects.pending_bytes() - once;
+    assert!(more < 100, "{more}");
+    grow(&mut objects, b"b", 50_000);
+    grow(&mut objects, b"a", 1_000);
+    assert!(objects.pending_bytes() > 50_000);
+    objects.cut(&mut 0, &mut Rows::default());
+    assert_eq!(objects.pending_bytes(), 0);
+}

@@ -67,7 +67,8 @@ impl Rows {
     /// portion goes on as an empty one.
     ///
     /// # Errors
-    /// What the store says. The rows are gone then: the store must be read on from its own position.
+    /// What the store says. This store cannot be worked on then: whoever opens it again reads on from the
+    /// position that it has.
     pub(super) fn write(
         &mut self,
         store: &Store,

@@ -173,6 +173,23 @@ fn a_followed_store_is_restored_from_where_it_is() {
     assert!(work.is_complete());
 }
 
+#[test]
+fn a_record_that_cannot_be_a_row_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::RESTORE, false, 3);
+    let now = Instant::now();
+    work.take(0, Some(&key(1)), Some(&[1]), now).unwrap();
+    // What a store says of itself begins like this.
+    let position = 99_i64.to_be_bytes();
+    work.take(1, Some(b"\0position"), Some(&position), now)
+        .unwrap();
+    work.take(2, None, Some(&[1]), now).unwrap();
+    work.reached_end(3);
+    work.write().unwrap();
+    assert_eq!(work.store.position().unwrap(), 3);
+    assert_eq!(content(&work.store).len(), 1);
+}
+
 /// A row that an owner has written at this offset, and was told that it is committed.
 fn write(store: &Arc<Store>, number: u8, offset: i64) {
     let mut rows = Rows::default();

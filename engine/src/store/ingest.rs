@@ -5,7 +5,11 @@ use std::{fs, io, sync::atomic::Ordering};
 
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
 
-use super::{Error, Store, meta::meta_rows, overlay::Standing};
+use super::{
+    Error, Store,
+    meta::{as_rows, meta_rows},
+    overlay::Standing,
+};
 
 /// The table before it is taken in. Not a name that RocksDB gives.
 const TABLE: &str = "rows.ingest";
@@ -29,26 +33,22 @@ impl Store {
             digest: None,
         };
         let complete_ms = self.complete_ms.load(Ordering::Acquire);
-        self.take_table(rows, standing, complete_ms)
+        self.take_table(standing, complete_ms, rows)
     }
 
-    /// Writes a table, with what is to be kept of a standing, and has RocksDB take it in.
+    /// Writes a table of rows, sorted by key, and of what is to be kept of a standing, and has RocksDB take it in.
     pub(super) fn take_table<'r>(
         &self,
-        rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
         standing: Standing,
         complete_ms: i64,
+        rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
     ) -> Result<(), Error> {
         let path = self.path.join(TABLE);
         let options = self.shared.table_options();
         let mut table = SstFileWriter::create(&options);
         let written = table.open(&path).and_then(|()| {
-            for (key, value) in meta_rows(standing, complete_ms) {
-                put(&mut table, key, value.as_ref().map(|value| &value[..]))?;
-            }
-            for (key, value) in rows {
-                put(&mut table, key, value)?;
-            }
+            put(&mut table, as_rows(&meta_rows(standing, complete_ms)))?;
+            put(&mut table, rows)?;
             table.finish()
         });
         let mut how = IngestExternalFileOptions::default();
@@ -80,13 +80,15 @@ impl Store {
     }
 }
 
-fn put(
+fn put<'r>(
     table: &mut SstFileWriter<'_>,
-    key: &[u8],
-    value: Option<&[u8]>,
+    rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
 ) -> Result<(), rocksdb::Error> {
-    match value {
-        Some(value) => table.put(key, value),
-        None => table.delete(key),
+    for (key, value) in rows {
+        match value {
+            Some(value) => table.put(key, value)?,
+            None => table.delete(key)?,
+        }
     }
+    Ok(())
 }

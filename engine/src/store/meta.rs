@@ -26,10 +26,7 @@ pub(super) const NEVER: i64 = i64::MIN;
 pub(super) type MetaRow = (&'static [u8], Option<[u8; 8]>);
 
 /// The rows that say how far a store is, and when it last lacked nothing, in order.
-pub(super) fn meta_rows(
-    standing: Standing,
-    complete_ms: i64,
-) -> impl ExactSizeIterator<Item = MetaRow> {
+pub(super) fn meta_rows(standing: Standing, complete_ms: i64) -> Vec<MetaRow> {
     let Standing {
         position,
         written,
@@ -43,7 +40,13 @@ pub(super) fn meta_rows(
         Some((POSITION, Some(position.to_be_bytes()))),
         written,
     ];
-    rows.into_iter().flatten().collect::<Vec<_>>().into_iter()
+    rows.into_iter().flatten().collect()
+}
+
+/// As rows like any other.
+pub(super) fn as_rows(meta: &[MetaRow]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    meta.iter()
+        .map(|(key, value)| (*key, value.as_ref().map(|value| &value[..])))
 }
 
 /// May a changelog have a row with this key?

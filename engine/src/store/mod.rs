@@ -11,7 +11,7 @@ use std::{
         Mutex, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use rocksdb::{DB, ReadOptions};
@@ -45,14 +45,8 @@ pub const SOURCE: u8 = b'y';
 /// Key of the row that holds a digest of all objects and timers; sorts behind all others.
 pub const DIGEST: u8 = b'z';
 
-/// A store that changed is flushed this often, so that a crash replays a bounded delta.
-const FLUSH_EVERY: Duration = Duration::from_secs(30);
-/// RocksDB's memory is full: pause before the next try.
-const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(2);
 /// So many rows are scanned before commits get their turn.
 const SCANNED_AT_ONCE: usize = 1_000;
-/// A store that does not change says this often that it is still complete.
-const SAY_COMPLETE_EVERY_MS: i64 = 60 * 60 * 1000;
 /// The file that says why a store must not be opened again.
 const BROKEN: &str = "BROKEN";
 

@@ -2,14 +2,14 @@
 
 use std::{
     sync::{PoisonError, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rocksdb::{WriteBatch, WriteOptions};
 
 use super::{
-    Error, FLUSH_EVERY, SAY_COMPLETE_EVERY_MS, Store, WRITE_AGAIN_AFTER,
-    meta::meta_rows,
+    Error, Store,
+    meta::{as_rows, meta_rows},
     overlay::{Layers, Overlay, Standing},
 };
 #[cfg(test)]
@@ -19,6 +19,12 @@ use crate::epoch::TaskEpoch;
 /// So many rows are written as a table of their own: that costs a part of what it costs to give them to
 /// RocksDB one by one.
 const TABLE_ROWS: usize = 1_000;
+/// A store that changed is flushed this often, so that a crash replays a bounded delta.
+const FLUSH_EVERY: Duration = Duration::from_secs(30);
+/// RocksDB's memory is full: pause before the next try.
+const WRITE_AGAIN_AFTER: Duration = Duration::from_millis(2);
+/// A store that does not change says this often that it is still complete.
+const SAY_COMPLETE_EVERY_MS: i64 = 60 * 60 * 1000;
 
 impl Store {
     /// Takes the rows of a committed epoch together with the changelog position they reach.
@@ -94,14 +100,15 @@ impl Store {
             return Ok(());
         };
         if overlay.rows().len() >= TABLE_ROWS && self.takes_tables() {
-            return self.take_table(overlay.rows(), standing, complete_ms);
+            return self.take_table(standing, complete_ms, overlay.rows());
         }
         let mut batch = WriteBatch::default();
-        for (key, value) in meta_rows(standing, complete_ms) {
-            put(&mut batch, key, value.as_ref().map(|value| &value[..]));
-        }
-        for (key, value) in overlay.rows() {
-            put(&mut batch, key, value);
+        let meta = meta_rows(standing, complete_ms);
+        for (key, value) in as_rows(&meta).chain(overlay.rows()) {
+            match value {
+                Some(value) => batch.put(key, value),
+                None => batch.delete(key),
+            }
         }
         self.write(|| WriteBatch::from_data(batch.data()))
     }
@@ -186,12 +193,5 @@ impl Drop for Store {
         if let Err(error) = self.push() {
             tracing::debug!(store = %self.path.display(), %error, "closed without its last rows");
         }
-    }
-}
-
-fn put(batch: &mut WriteBatch, key: &[u8], value: Option<&[u8]>) {
-    match value {
-        Some(value) => batch.put(key, value),
-        None => batch.delete(key),
     }
 }

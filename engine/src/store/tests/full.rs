@@ -67,3 +67,29 @@ fn a_table_that_does_not_fit_changes_nothing() {
     assert_eq!(store.get(b"oa").unwrap(), None);
     assert_eq!(store.position().unwrap(), 9);
 }
+
+#[test]
+fn rows_that_cannot_leave_memory_stay_there_until_they_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
+    let rows: Vec<Row> = (0..1_500)
+        .map(|i| row(&format!("{i:04}"), Some("1")))
+        .collect();
+    store.apply_rows(&rows, 1_500).unwrap();
+    symlink("/dev/full", dir.path().join("0/rows.ingest")).unwrap();
+    let error = store.flush().unwrap_err();
+    assert_eq!(error.trouble(), Trouble::NoSpace, "{error}");
+    // They are read all the same, and newer ones come before them.
+    store.apply_rows(&[row("0007", Some("2"))], 1_502).unwrap();
+    let value = |store: &Store, key: &str| store.get(&row_key(OBJECT, key.as_bytes())).unwrap();
+    assert_eq!(value(&store, "0006").as_deref(), Some(&b"1"[..]));
+    assert_eq!(value(&store, "0007").as_deref(), Some(&b"2"[..]));
+    assert_eq!(store.position().unwrap(), 1_502);
+    // Space again.
+    store.flush().unwrap();
+    let crashed = crash(&store);
+    let store = Store::open(&shared(), crashed.path(), "app", 0).unwrap();
+    assert_eq!(value(&store, "0006").as_deref(), Some(&b"1"[..]));
+    assert_eq!(value(&store, "0007").as_deref(), Some(&b"2"[..]));
+    assert_eq!(store.position().unwrap(), 1_502);
+}

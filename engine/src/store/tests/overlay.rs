@@ -156,6 +156,7 @@ fn many_rows_are_on_disk_once_they_have_left_memory() {
     store.apply_rows(&[row("0007", None)], 2_002).unwrap();
     store.push().unwrap();
     store.apply_rows(&[row("0008", None)], 2_004).unwrap();
+    assert_eq!(said(&store).rows.len(), 1_998);
     let crashed = crash(&store);
     let store = Store::open(&shared(), crashed.path(), "app", 0).unwrap();
     assert_eq!(store.position().unwrap(), 2_002);
