@@ -65,7 +65,7 @@ pub struct Args {
     /// An instance whose worker shows no sign of life for this time ends, so that others take over
     #[arg(long, env = "STUCK_AFTER", value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
     pub stuck_after: Duration,
-    /// How often to commit: the time until a change can be read; five times as rarely while records wait
+    /// How often to commit: the time until a change can be read; ten times as rarely while records wait
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
     /// Memory for stores, caches, epochs and queues together, in MiB

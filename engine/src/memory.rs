@@ -48,8 +48,8 @@ impl Shares {
         let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
         Self {
             stores: percent(27),
-            objects: percent(40),
-            epoch: percent(21) / workers,
+            objects: percent(37),
+            epoch: percent(24) / workers,
             queue: queue(percent(7) / workers),
             restore_queue: queue(percent(4)),
         }

@@ -106,6 +106,8 @@ struct Running<P: Processor> {
     task: Task<P>,
     /// Records that wait for a schema, and whatever was read behind them.
     kept: VecDeque<turn::Kept>,
+    /// The offset behind the last record that was read, and when that was; `None` before the first.
+    read: Option<(i64, Instant)>,
 }
 
 struct Worker<P: Processor> {
@@ -122,9 +124,11 @@ struct Worker<P: Processor> {
     /// The committer's call does not end: nobody waits for it.
     gave_up: bool,
     last_cut: Instant,
+    /// How long it is from a cut to the news of its commit, as of late.
+    commit_takes: Duration,
     /// Messages to take at a time.
     batch: usize,
-    /// Were there as many the last time? Then more wait.
+    /// Do many records wait?
     behind: bool,
     consumed: metrics::Counter,
     report: Reporter,
@@ -202,6 +206,7 @@ impl<P: Processor> Worker<P> {
                     watched: Instant::now(),
                     gave_up: false,
                     last_cut: Instant::now(),
+                    commit_takes: Duration::ZERO,
                     batch: BATCH,
                     behind: false,
                     consumed: metrics::counter!("records_consumed_total"),
@@ -309,7 +314,8 @@ impl<P: Processor> Worker<P> {
                     offset,
                 )?;
                 let kept = VecDeque::new();
-                self.tasks.insert(partition, Running { task, kept });
+                let read = None;
+                self.tasks.insert(partition, Running { task, kept, read });
                 (self.report)(Report::Running(partition));
                 Ok(())
             }

@@ -20,12 +20,14 @@ use crate::{
 };
 
 /// An epoch with so many records is ended, whatever they weigh.
-const MOST_RECORDS: u64 = 500_000;
+const MOST_RECORDS: u64 = 1_000_000;
 /// A partition whose waiting records weigh so much is not fetched any further.
 const KEPT_BYTES: usize = 4 << 20;
+/// Records wait when there are so many: more than are read in some ten ms.
+const BEHIND_BY: i64 = 10_000;
 /// While records wait, epochs last so many times as long: an object that changes again within one costs no
 /// further row. What comes of these records is late already.
-const LONGER_WHILE_BEHIND: u32 = 5;
+const LONGER_WHILE_BEHIND: u32 = 10;
 /// Objects may be large: fewer messages are taken at a time then, but so many at least.
 const LEAST_BATCH: usize = 20;
 
@@ -103,10 +105,11 @@ impl<P: Processor> Worker<P> {
     }
 
     fn commit_interval(&self) -> Duration {
-        match self.behind {
-            true => self.settings.commit_interval * LONGER_WHILE_BEHIND,
-            false => self.settings.commit_interval,
-        }
+        cut_after(
+            self.settings.commit_interval,
+            self.behind,
+            self.commit_takes,
+        )
     }
 
     /// How long to wait for something to do.
@@ -119,7 +122,7 @@ impl<P: Processor> Worker<P> {
     fn read(&mut self, now_ms: i64) -> Result<(), Ended> {
         let before = self.pending();
         let batch = self.fetcher.next_few(self.patience(), self.batch);
-        self.behind = batch.len() >= self.batch;
+        let now = Instant::now();
         for messages in batch.chunks(LOOK_AHEAD) {
             let keys: SmallVec<[_; LOOK_AHEAD]> = messages.keys().collect();
             for keys in keys.chunk_by(|(a, _), (b, _)| a == b) {
@@ -137,15 +140,33 @@ impl<P: Processor> Worker<P> {
                     }
                 };
                 if let Some(running) = self.tasks.get_mut(&partition) {
+                    running.read = Some((record.offset + 1, now));
                     let lookup = &mut self.settings.lookup;
                     running.take(&record, lookup, now_ms).map_err(fatal)?;
                 }
             }
         }
         drop(batch);
+        self.behind = self.lag(now) >= BEHIND_BY;
         let after = self.pending();
         self.choose_batch(before, after);
         self.pace()
+    }
+
+    /// How many records wait on partitions that give any: where a transaction is open, more may wait than can be
+    /// read.
+    fn lag(&self, now: Instant) -> i64 {
+        let gives_within = self.settings.commit_interval * LONGER_WHILE_BEHIND;
+        let lags = self.tasks.iter().filter_map(|(partition, running)| {
+            let (offset, at) = running.read?;
+            if now.duration_since(at) > gives_within {
+                return None;
+            }
+            let topic = &self.settings.names.reports;
+            let end = self.fetcher.last_known_end(topic, *partition)?;
+            Some((end - offset).max(0))
+        });
+        lags.sum()
     }
 
     /// A batch adds little to an epoch, also when each record asks for a large object.
@@ -266,6 +287,7 @@ impl<P: Processor> Worker<P> {
         self.committing = false;
         match outcome {
             Outcome::Committed => {
+                self.commit_takes = (self.commit_takes * 7 + self.last_cut.elapsed()) / 8;
                 for running in self.tasks.values_mut() {
                     running.task.committed();
                 }
@@ -292,6 +314,7 @@ impl<P: Processor> Worker<P> {
         for (partition, running) in &mut self.tasks {
             running.task.abandon();
             running.kept.clear();
+            running.read = None;
             let offset = running.task.committed_offset();
             self.fetcher
                 .unassign(&topic, *partition)
@@ -301,6 +324,15 @@ impl<P: Processor> Worker<P> {
                 .map_err(|e| format!("rewind partition {partition}: {e}"))?;
         }
         Ok(())
+    }
+}
+
+/// How long an epoch takes in records: so long that what comes of the first is committed after the interval, if
+/// the commit takes as long as they did of late. Half of the interval at least.
+fn cut_after(interval: Duration, behind: bool, commit_takes: Duration) -> Duration {
+    match behind {
+        true => interval * LONGER_WHILE_BEHIND,
+        false => interval - commit_takes.min(interval / 2),
     }
 }
 
@@ -317,5 +349,26 @@ fn fatal(failure: Failure) -> Ended {
     match failure {
         Failure::Store(error) => error.into(),
         other => other.to_string().into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_heard_is_committed_within_the_interval() {
+        let cases = [
+            (100, false, 0, 100),
+            (100, false, 13, 87),
+            (100, false, 80, 50),
+            (10, false, 30, 5),
+            (100, true, 13, 1_000),
+        ];
+        for (interval, behind, takes, expected) in cases {
+            let [interval, takes, expected] =
+                [interval, takes, expected].map(Duration::from_millis);
+            assert_eq!(cut_after(interval, behind, takes), expected);
+        }
     }
 }
