@@ -35,6 +35,7 @@ fn apply(c: &mut Criterion) {
         partition: 0,
         store: Arc::clone(&store),
         rows: rows.into(),
+        timers: Rows::default(),
         outputs: Vec::new(),
         next_offset: None,
         records: 0,

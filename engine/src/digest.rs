@@ -1,7 +1,7 @@
 //! Digests of stores: what tells an active and its standby, or a store and its changelog, that they
 //! hold the same rows.
 //!
-//! A store's digest is the sum (modulo 2^64) of a hash of each of its rows, so it does not depend on
+//! A store's digest is the sum (modulo 2^64) of a hash of each of its objects' rows, so it does not depend on
 //! the order in which they came, and a change costs two hashes. The active writes it now and then
 //! as the last row of an epoch; whoever follows the changelog compares. The hash is XXH3 (64 bits,
 //! Yann Collet, <https://xxhash.com>), the same on every machine and in every version: it finds

@@ -105,6 +105,12 @@ impl Rows {
         self.spans.iter().map(|span| self.row(span))
     }
 
+    /// The rows from `key` on, if they are sorted.
+    pub fn from(&self, key: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        let start = self.spans.partition_point(|span| self.key(span) < key);
+        self.range(start..self.len())
+    }
+
     fn row(&self, span: &Span) -> (&[u8], Option<&[u8]>) {
         let value = &self.bytes[span.value_at..span.end];
         (self.key(span), (!span.deleted).then_some(value))
@@ -168,6 +174,8 @@ pub struct TaskEpoch {
     pub store: Arc<Store>,
     /// Changed rows, sorted by key, each key once; a digest comes last.
     pub rows: Arc<Rows>,
+    /// Changed rows of the index of timers, sorted: for the store, not for the changelog.
+    pub timers: Rows,
     /// Other records, in order.
     pub outputs: Vec<Output>,
     /// The offset after the last processed source record; `None` if there was none (timers only).
@@ -185,17 +193,6 @@ impl TaskEpoch {
         let spans = &self.rows.spans;
         let i = spans.binary_search_by(|span| self.rows.key(span).cmp(key));
         Some(self.rows.row(&spans[i.ok()?]).1)
-    }
-
-    /// The rows from `from` on whose key has the same first byte.
-    pub fn rows_from(&self, from: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-        let first = |key: &[u8]| key.first().copied();
-        let prefix = first(from);
-        let spans = &self.rows.spans;
-        let start = spans.partition_point(|span| self.rows.key(span) < from);
-        let end = spans.partition_point(|span| first(self.rows.key(span)) <= prefix);
-        let spans = &spans[start..end.max(start)];
-        spans.iter().map(|span| self.rows.row(span))
     }
 }
 

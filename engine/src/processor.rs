@@ -22,6 +22,9 @@ pub trait Value: Sized + Send + 'static {
     /// # Errors
     /// One sentence on what is wrong with the bytes.
     fn decode(bytes: &[u8]) -> Result<Self, String>;
+    /// The timer that the value names, in ms since 1970: read from its stored form, so that whoever restores
+    /// a store sets it.
+    fn timer_ms(row: &[u8]) -> Option<i64>;
     /// About how much memory it holds beside itself: what the cache of values counts.
     fn heap_bytes(&self) -> usize;
     /// About how long its stored form is: what the epoch counts, in which it may become a row.
@@ -58,7 +61,8 @@ pub trait Processor: Send + 'static {
 pub enum Event<'a> {
     /// A record of the source topic, with a valid key and a known schema.
     Record(Record<'a>),
-    /// A timer that is due. It is disarmed already.
+    /// A timer that is due. It is disarmed already. Whether it was not replaced long ago is for the key's value
+    /// to say (see [`crate::timers`]).
     Timer {
         /// The key it was set for.
         key: &'a [u8],

@@ -118,7 +118,7 @@ struct Digests {
 }
 
 impl Digests {
-    /// Counts the objects and timers of an epoch.
+    /// Counts the objects of an epoch.
     fn count(&mut self, rows: usize) {
         self.stale |= rows > 0;
         if let Some(since_last) = &mut self.since_last {
@@ -335,35 +335,33 @@ impl<P: Processor> Task<P> {
 
     /// Ends the current epoch and hands it out for the commit; `None` if nothing happened. The epoch
     /// before it must have been committed.
-    ///
-    /// # Errors
-    /// When the store fails: the task must be closed.
-    pub fn cut(&mut self) -> Result<Option<Arc<TaskEpoch>>, Failure> {
+    pub fn cut(&mut self) -> Option<Arc<TaskEpoch>> {
         let digests = &mut self.digests;
         let mut rows = std::mem::take(&mut self.spare);
-        // Objects sort before timers, these before the source's offset, and the digest comes last.
+        // Objects sort before the source's offset, and the digest comes last.
         self.objects.cut(&mut digests.rows, &mut rows);
-        self.timers.cut(&mut digests.rows, &mut rows)?;
         digests.count(rows.len());
         if let Some(offset) = self.next_offset {
             rows.push(&[SOURCE], Some(&offset.to_be_bytes()));
         }
         digests.add_to(&mut rows, self.now_ms);
         if rows.is_empty() && self.outputs.records.is_empty() && self.next_offset.is_none() {
+            // Timers that came to nothing wait for the next one.
             self.spare = rows;
-            return Ok(None);
+            return None;
         }
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
             store: Arc::clone(&self.store),
             rows: Arc::new(rows),
+            timers: self.timers.cut(),
             outputs: std::mem::take(&mut self.outputs).records,
             next_offset: self.next_offset.take(),
             records: std::mem::take(&mut self.records),
             digest: self.digests.rows,
         });
         self.stage(Some(Arc::clone(&epoch)));
-        Ok(Some(epoch))
+        Some(epoch)
     }
 
     /// The epoch handed out is committed and in the store.

@@ -1,6 +1,6 @@
 //! Runs the real task of a scenario without a broker, with time in the test's hand.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use common::{
     avro::{self, Decoder, Encoder},
@@ -14,10 +14,15 @@ use crate::{
     epoch::{Destination, Output},
     intake::{Limits, SourceRecord},
     memory::Pool,
-    processor::Failure,
-    scenario::{Codecs, Scenario, ScenarioProcessor, object::Stored, view},
+    processor::{Failure, Value as _},
+    scenario::{
+        Codecs, Scenario, ScenarioProcessor,
+        object::{Object, Stored},
+        view,
+    },
     store::{OBJECT, Shared, Store, TIMER, row_key},
     task::{Progress, Schemas, Settings, Task},
+    timers,
 };
 
 const REPORT: u32 = 1;
@@ -185,7 +190,7 @@ impl<S: Scenario> TestDriver<S> {
     /// # Panics
     /// When the store fails.
     pub fn commit(&mut self) {
-        if let Some(epoch) = self.task.cut().expect("the store answers") {
+        if let Some(epoch) = self.task.cut() {
             self.position += 1;
             let store = Arc::clone(self.task.store());
             store
@@ -267,21 +272,26 @@ impl<S: Scenario> TestDriver<S> {
         Some(Stored::decode(&row).expect("a row"))
     }
 
-    /// Asserts that the digest of the store is that of its rows.
+    /// Asserts that the digest of the store is that of its objects, and that each timer they name is in the
+    /// index, and no other.
     ///
     /// # Panics
-    /// When it is not.
-    pub fn assert_digest(&self) {
+    /// When it is not so.
+    pub fn assert_derived(&self) {
         let store = self.task.store();
         let mut sum = 0_u64;
-        for prefix in [OBJECT, TIMER] {
-            let add = |key: &[u8], value: &[u8]| {
-                sum = sum.wrapping_add(digest::of_row(key, value));
-                true
-            };
-            store.scan(&[prefix], add).expect("the store answers");
-        }
+        let mut named = BTreeSet::new();
+        let mut add = |key: &[u8], row: &[u8]| {
+            sum = sum.wrapping_add(digest::of_row(key, row));
+            named.extend(Object::<S>::timer_ms(row).map(|ms| timers::row_key(ms, &key[1..])));
+            true
+        };
+        store.scan(&[OBJECT], &mut add).expect("the store answers");
         assert_eq!(store.digest().expect("the store answers"), sum);
+        let mut indexed = BTreeSet::new();
+        let index = |key: &[u8], _: &[u8]| indexed.insert(key.to_vec());
+        store.scan(&[TIMER], index).expect("the store answers");
+        assert_eq!(indexed, named, "timers");
     }
 
     /// Commits, and reads the state of an object as a query would.

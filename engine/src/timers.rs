@@ -1,12 +1,14 @@
-//! Durable timers: rows of the store, so that they survive crashes and moves.
+//! Durable timers: each is named by a value of the store (see [`crate::processor::Value::timer_ms`]), so
+//! that it survives crashes and moves. An index of them is kept beside the values.
 //!
-//! A row's key is the due time (big-endian, so that rows sort by it) and the key it was set for;
-//! its value is empty. Memory holds only what is not committed yet and when the next one is due.
+//! A row of the index has the due time (big-endian, so that rows sort by it) and the key it was set for; its
+//! value is empty. It is no part of the changelog: whoever restores a store makes it of the values. A timer
+//! that was replaced may then still be there, and comes due as if it had been set: its key's value says
+//! whether it was. Memory holds only what is not committed yet and when the next one is due.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    digest,
     epoch::{Rows, TaskEpoch},
     store::{self, Store, TIMER},
 };
@@ -17,23 +19,18 @@ const CHANGE_BYTES: usize = 160;
 /// A timer: when it is due, in ms since 1970, and for which key.
 pub type Timer = (i64, Vec<u8>);
 
+/// Reads the timer that a value names, in ms since 1970, from its stored form.
+pub type TimerOf = fn(&[u8]) -> Option<i64>;
+
 /// The timers of a task.
 #[derive(Debug)]
 pub struct Timers {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    /// Changes since the last cut.
-    changes: BTreeMap<Timer, Change>,
+    /// Changes since the last cut: is it armed now?
+    changes: BTreeMap<Timer, bool>,
     /// No timer is due before this.
     next_due_ms: i64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Change {
-    /// Is it armed now?
-    armed: bool,
-    /// Was it at the last cut? `None`: nobody has looked.
-    before: Option<bool>,
 }
 
 impl Timers {
@@ -46,36 +43,17 @@ impl Timers {
         }
     }
 
-    /// Arms a timer. A key may have several, at different times.
+    /// Arms a timer. The value of `key` must name it when the event has been handled: of any other, nobody
+    /// knows who restores the store.
     pub fn set(&mut self, key: &[u8], due_ms: i64) {
-        self.change(key, due_ms, true, None);
+        let due_ms = sortable(due_ms);
+        self.next_due_ms = self.next_due_ms.min(due_ms);
+        self.changes.insert((due_ms, key.to_vec()), true);
     }
 
     /// Disarms a timer set for exactly this key and time.
     pub fn cancel(&mut self, key: &[u8], due_ms: i64) {
-        self.change(key, due_ms, false, None);
-    }
-
-    /// As [`Self::set`], by one who knows that this timer is not armed: that saves a look.
-    pub(crate) fn set_unarmed(&mut self, key: &[u8], due_ms: i64) {
-        self.change(key, due_ms, true, Some(false));
-    }
-
-    /// As [`Self::cancel`], by one who knows that this timer is armed.
-    pub(crate) fn cancel_armed(&mut self, key: &[u8], due_ms: i64) {
-        self.change(key, due_ms, false, Some(true));
-    }
-
-    fn change(&mut self, key: &[u8], due_ms: i64, armed: bool, before: Option<bool>) {
-        // Times before 1970 would not sort; they are due at once anyway.
-        let due_ms = due_ms.max(0);
-        if armed {
-            self.next_due_ms = self.next_due_ms.min(due_ms);
-        }
-        self.changes
-            .entry((due_ms, key.to_vec()))
-            .and_modify(|change| change.armed = armed)
-            .or_insert(Change { armed, before });
+        self.changes.insert((sortable(due_ms), key.to_vec()), false);
     }
 
     /// About how many bytes of rows the changes since the last cut make.
@@ -95,7 +73,7 @@ impl Timers {
         let (due, next_ms) = self.look(now_ms, limit)?;
         self.next_due_ms = next_ms;
         for (due_ms, key) in &due {
-            self.cancel_armed(key, *due_ms);
+            self.cancel(key, *due_ms);
         }
         Ok(due)
     }
@@ -106,10 +84,11 @@ impl Timers {
         let from_ms = self.next_due_ms.max(0);
         let from = row_key(from_ms, &[]);
         // What memory says comes before what the store says.
-        let staged = self.staged.iter().flat_map(|epoch| epoch.rows_from(&from));
+        let staged = self.staged.iter();
+        let staged = staged.flat_map(|epoch| epoch.timers.from(&from));
         let staged = staged.filter_map(|(row, value)| Some((parse(row)?, value.is_some())));
         let changes = self.changes.range((from_ms, Vec::new())..);
-        let changes = changes.map(|((due_ms, key), change)| ((*due_ms, &key[..]), change.armed));
+        let changes = changes.map(|((due_ms, key), armed)| ((*due_ms, &key[..]), *armed));
         let mut known = BTreeMap::new();
         let staged_ms = until(staged, now_ms, &mut known);
         let changes_ms = until(changes, now_ms, &mut known);
@@ -140,40 +119,13 @@ impl Timers {
         Ok((due, next_ms))
     }
 
-    /// Adds the changed rows since the last cut to `rows`, sorted, and the change of the digest to
-    /// `digest`.
-    pub(crate) fn cut(&mut self, digest: &mut u64, rows: &mut Rows) -> Result<(), store::Error> {
-        for ((due_ms, key), Change { armed, before }) in &self.changes {
-            let row = row_key(*due_ms, key);
-            let before = match before {
-                Some(before) => {
-                    debug_assert_eq!(self.was_armed(&row)?, *before, "{due_ms} {key:?}");
-                    *before
-                }
-                None => self.was_armed(&row)?,
-            };
-            // What is armed already, or was never armed, is no change.
-            if before == *armed {
-                continue;
-            }
-            let hash = digest::of_row(&row, &[]);
-            *digest = match armed {
-                true => digest.wrapping_add(hash),
-                false => digest.wrapping_sub(hash),
-            };
-            rows.push(&row, armed.then_some(&[]));
+    /// The changed rows since the last cut, sorted.
+    pub(crate) fn cut(&mut self) -> Rows {
+        let mut rows = Rows::default();
+        for ((due_ms, key), armed) in std::mem::take(&mut self.changes) {
+            rows.push(&row_key(due_ms, &key), armed.then_some(&[]));
         }
-        self.changes.clear();
-        Ok(())
-    }
-
-    /// Was it armed at the last cut?
-    fn was_armed(&self, row: &[u8]) -> Result<bool, store::Error> {
-        let staged = self.staged.as_ref().and_then(|epoch| epoch.row(row));
-        match staged {
-            Some(value) => Ok(value.is_some()),
-            None => Ok(self.store.get(row)?.is_some()),
-        }
+        rows
     }
 
     pub(crate) fn stage(&mut self, epoch: Option<Arc<TaskEpoch>>) {
@@ -187,10 +139,16 @@ impl Timers {
     }
 }
 
-fn row_key(due_ms: i64, key: &[u8]) -> Vec<u8> {
+/// Times before 1970 would not sort; they are due at once anyway.
+fn sortable(due_ms: i64) -> i64 {
+    due_ms.max(0)
+}
+
+/// Key of the row of a timer.
+pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> Vec<u8> {
     let mut row = Vec::with_capacity(9 + key.len());
     row.push(TIMER);
-    row.extend_from_slice(&due_ms.to_be_bytes());
+    row.extend_from_slice(&sortable(due_ms).to_be_bytes());
     row.extend_from_slice(key);
     row
 }
@@ -236,8 +194,7 @@ mod tests {
             timers.set(key, 100);
         }
         // Committed, as an owner finds them after a restart.
-        let mut rows = Rows::default();
-        timers.cut(&mut 0, &mut rows).unwrap();
+        let rows = timers.cut();
         let rows: Vec<_> = rows
             .iter()
             .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))

@@ -210,7 +210,7 @@ async fn a_restart_restores_only_the_delta() -> Result<()> {
         b.ready().await?;
         let read = b.metrics().await?.changelog_records_read();
         ensure!(read >= 80.0, "{read} records for 80 objects");
-        // Written while a is away: one row each, for the timers stay as they are.
+        // Written while a is away: one row each.
         let topics = app.topics()?;
         for id in &ids[..10] {
             topics.report(&report(id, "waf-2", Clear, 1)).await?;

@@ -116,6 +116,7 @@ impl Restorer {
             names: Arc::new(app.names()),
             stores: app.folder().join("stores"),
             shared: Shared::on_disk(1 << 20),
+            timer_of: |_| None,
             pool: Pool::of(64 << 20),
             queue_bytes: 16 << 20,
             pulse: Pulse::default(),

@@ -124,7 +124,7 @@ async fn a_new_instance_warms_up_before_partitions_move_to_it() -> Result<()> {
         .await?;
         let restored = count(&b, "restored_records_total").await?;
         let followed = count(&b, "followed_records_total").await?;
-        // Rows of objects and of timers, in about half of the partitions as their owner.
+        // Rows of objects, in about half of the partitions as their owner.
         ensure!(followed > 150.0, "{followed} records were followed");
         ensure!(
             restored <= 20.0,

@@ -82,6 +82,7 @@ impl Bench {
             partition: PARTITION,
             store: Arc::clone(&self.store),
             rows: rows.into(),
+            timers: Rows::default(),
             outputs,
             next_offset: Some(7),
             records: 1,

@@ -11,6 +11,10 @@ use crate::store::Shared;
 struct Text(Vec<u8>);
 
 impl Value for Text {
+    fn timer_ms(_: &[u8]) -> Option<i64> {
+        None
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0);
     }
@@ -80,6 +84,7 @@ impl Driver {
             partition: 0,
             store: Arc::clone(&self.objects.store),
             rows: rows.into(),
+            timers: Rows::default(),
             outputs: Vec::new(),
             next_offset: None,
             records: 0,

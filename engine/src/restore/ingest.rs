@@ -7,6 +7,7 @@ use super::portion::Portion;
 use crate::{
     epoch,
     store::{self, Store},
+    timers::TimerOf,
 };
 
 /// A batch is written when it has so many rows,
@@ -74,6 +75,7 @@ impl Rows {
         store: &Store,
         position: i64,
         digest: Option<u64>,
+        timer_of: TimerOf,
     ) -> Result<(), store::Error> {
         match self {
             Self::Batch(batch, since) => {
@@ -82,7 +84,7 @@ impl Rows {
                 *batch = std::mem::take(batch).emptied();
                 written
             }
-            Self::Portion(portion) => std::mem::take(portion).ingest(store, position),
+            Self::Portion(portion) => std::mem::take(portion).ingest(store, position, timer_of),
         }
     }
 }

@@ -19,6 +19,7 @@ use common::{kafka, topics::Names};
 use crate::{
     memory::Pool,
     store::{self, Folder, Shared, Store},
+    timers::TimerOf,
     watchdog::Pulse,
 };
 
@@ -87,6 +88,8 @@ pub struct Settings {
     pub stores: PathBuf,
     /// What all stores share.
     pub shared: Shared,
+    /// Reads the timers that values name.
+    pub timer_of: TimerOf,
     /// Memory for rows on their way into stores: what the caches of objects leave.
     pub pool: Pool,
     /// Bound of the consumer's queue.
@@ -116,6 +119,7 @@ pub fn start(
         changelog,
         folder,
         Arc::clone(&stores),
+        settings.timer_of,
         settings.pool,
         settings.pulse,
         Box::new(done),

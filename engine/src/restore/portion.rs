@@ -3,10 +3,16 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::store::{self, Store};
+use crate::{
+    epoch::Rows,
+    store::{self, OBJECT, Store, TIMER},
+    timers::{self, TimerOf},
+};
 
 /// Keys and values lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
 const PIECE: usize = 256 << 10;
+/// About what the timer of a row takes while the table is made.
+const TIMER_BYTES: usize = 96;
 
 /// The last value of each key, of a part of the changelog.
 #[derive(Default)]
@@ -90,24 +96,47 @@ impl Portion {
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<usize>() + 1);
-        self.bytes + places + self.rows.capacity() * size_of::<Row>()
+        let rows = self.rows.capacity() * (size_of::<Row>() + TIMER_BYTES);
+        self.bytes + places + rows
     }
 
-    /// Takes the rows into the store, and brings it to `position`.
+    /// Takes the rows into the store, with the timers that they name, and brings it to `position`.
     ///
     /// # Errors
     /// As for [`Store::ingest`].
-    pub(super) fn ingest(mut self, store: &Store, position: i64) -> Result<(), store::Error> {
+    pub(super) fn ingest(
+        mut self,
+        store: &Store,
+        position: i64,
+        timer_of: TimerOf,
+    ) -> Result<(), store::Error> {
         let (pieces, rows) = (&self.pieces, &mut self.rows);
         rows.sort_unstable_by(|a, b| of(pieces, a.key).cmp(of(pieces, b.key)));
         let rows = rows.iter().map(|row| {
-            (
-                of(pieces, row.key),
-                row.value.map(|value| of(pieces, value)),
-            )
+            let value = row.value.map(|value| of(pieces, value));
+            (of(pieces, row.key), value)
         });
-        store.ingest(rows, position)
+        let timers = timers(rows.clone(), timer_of);
+        let objects = rows
+            .clone()
+            .take_while(|(key, _)| *key < [TIMER].as_slice());
+        let others = rows.skip(objects.clone().count());
+        store.ingest(objects.chain(timers.iter()).chain(others), position)
     }
+}
+
+/// The rows of the timers that values name, sorted.
+fn timers<'r>(rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>, timer_of: TimerOf) -> Rows {
+    let objects = rows.filter(|(key, _)| key.first() == Some(&OBJECT));
+    let mut timers: Vec<(i64, &[u8])> = objects
+        .filter_map(|(key, value)| Some((timer_of(value?)?, &key[1..])))
+        .collect();
+    timers.sort_unstable();
+    let mut rows = Rows::default();
+    for (due_ms, key) in timers {
+        rows.push(&timers::row_key(due_ms, key), Some(&[]));
+    }
+    rows
 }
 
 fn of(pieces: &[Vec<u8>], span: Span) -> &[u8] {
@@ -152,7 +181,7 @@ mod tests {
                 map.insert(vec![b'o', *key], value);
             }
             prop_assert!(portion.bytes() >= PIECE);
-            portion.ingest(&store, 7).unwrap();
+            portion.ingest(&store, 7, |_| None).unwrap();
             prop_assert_eq!(store.position().unwrap(), 7);
             for (key, value) in map {
                 prop_assert_eq!(store.get(&key).unwrap(), value);

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     memory::Pool,
     store::{self, Folder},
+    timers::TimerOf,
     watchdog::Pulse,
     worker::now_ms,
 };
@@ -65,6 +66,7 @@ pub(super) struct Restorer {
     /// Partitions that were rebuilt because they differed, and have not been the same since.
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
+    pub(super) timer_of: TimerOf,
     /// Memory for rows that wait to become tables, of all stores together.
     pool: Pool,
     pulse: Pulse,
@@ -77,6 +79,7 @@ impl Restorer {
         changelog: Changelog,
         folder: Folder,
         stores: Arc<Stores>,
+        timer_of: TimerOf,
         pool: Pool,
         pulse: Pulse,
         done: Box<dyn Fn(Done) + Send>,
@@ -89,6 +92,7 @@ impl Restorer {
             lent: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
             stores,
+            timer_of,
             pool,
             pulse,
             upkeep: Upkeep::new(Instant::now(), now_ms()),

@@ -1,6 +1,11 @@
 //! The work on a store against a changelog in memory, with crashes wherever one may happen.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
 
 use proptest::prelude::*;
 
@@ -13,6 +18,7 @@ use crate::{
     digest::{self, Digest},
     epoch::{Rows, TaskEpoch},
     store::{Shared, Store, tests::crash},
+    timers::row_key,
 };
 
 /// One offset: a row, or the end of a transaction.
@@ -25,6 +31,21 @@ fn open(dir: &Path) -> Arc<Store> {
 
 fn key(number: u8) -> Vec<u8> {
     vec![b'o', number]
+}
+
+/// Most values name a timer; few times, so that some are named again.
+fn timer_of(row: &[u8]) -> Option<i64> {
+    Some(i64::from(row[0] % 7)).filter(|ms| *ms > 0)
+}
+
+/// Keys of the timers in the index, and of those that the values name.
+fn timers(store: &Store) -> [BTreeSet<Vec<u8>>; 2] {
+    let mut indexed = BTreeSet::new();
+    let index = |key: &[u8], _: &[u8]| indexed.insert(key.to_vec());
+    store.scan(b"t", index).unwrap();
+    let content = content(store).into_iter();
+    let named = content.filter_map(|(key, row)| Some(row_key(timer_of(&row)?, &key[1..])));
+    [indexed, named.collect()]
 }
 
 fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
@@ -50,7 +71,7 @@ fn model(changelog: &[Offset]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 fn work(store: Arc<Store>, aim: Aim, by_tables: bool, end: i64) -> Work {
-    let mut work = Work::new(store, aim, Instant::now()).unwrap();
+    let mut work = Work::new(store, aim, timer_of, Instant::now()).unwrap();
     let unseen = work.store.unseen().unwrap();
     work.begin(work.position(), unseen, end, by_tables);
     work
@@ -139,6 +160,35 @@ proptest! {
         prop_assert!(now.is_complete());
         prop_assert_eq!(now.store.position().unwrap(), end);
         prop_assert_eq!(content(&now.store), model(&changelog));
+        let [indexed, named] = timers(&now.store);
+        prop_assert!(indexed.is_superset(&named), "{indexed:?}, {named:?}");
+    }
+
+    /// A standby runs for months: what was replaced must not gather.
+    #[test]
+    fn a_store_that_is_followed_has_the_timers_that_its_values_name(
+        changelog in proptest::collection::vec(
+            (0..10_u8, proptest::option::weighted(0.8, any::<u8>())).prop_map(Some),
+            1..100,
+        ),
+        by_tables in any::<bool>(),
+        cut in 0..100_usize,
+        write_each in 1..20_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let cut = cut.min(changelog.len());
+        let end = i64::try_from(cut).unwrap();
+        let mut work = work(open(dir.path()), Aim::Follow, by_tables, end);
+        // Up to the end in one piece, and then as it comes.
+        read(&mut work, &changelog[..cut], cut);
+        work.write().unwrap();
+        for to in (cut..changelog.len()).step_by(write_each).chain([changelog.len()]) {
+            read(&mut work, &changelog[..to], to);
+            work.write().unwrap();
+            let [indexed, named] = timers(&work.store);
+            prop_assert_eq!(indexed, named);
+        }
+        prop_assert_eq!(content(&work.store), model(&changelog));
     }
 }
 
@@ -198,6 +248,7 @@ fn write(store: &Arc<Store>, number: u8, offset: i64) {
         partition: 0,
         store: Arc::clone(store),
         rows: rows.into(),
+        timers: Rows::default(),
         outputs: Vec::new(),
         next_offset: None,
         records: 1,

@@ -16,7 +16,8 @@ use super::{
 };
 use crate::{
     digest::{self, Comparison, Digest, Verdict},
-    store::{self, DIGEST, SOURCE, Store},
+    store::{self, DIGEST, OBJECT, SOURCE, Store},
+    timers::{self, TimerOf},
 };
 
 /// What the work is for.
@@ -67,8 +68,9 @@ pub(super) struct Work {
     meter: Meter,
     /// Of all rows up to the position; `None` while rows are sorted into tables.
     digest: Option<u64>,
-    /// Hashes of the rows that wait.
-    hashes: HashMap<Vec<u8>, Option<u64>>,
+    /// The rows that wait.
+    known: HashMap<Vec<u8>, Option<Known>>,
+    timer_of: TimerOf,
     comparison: Comparison,
     /// The last record, if that was a digest.
     last_digest: Option<Digest>,
@@ -82,13 +84,27 @@ pub(super) struct Work {
     pub(super) uncommitted: Option<i64>,
 }
 
+/// What must be known of a row when another takes its place.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// What it adds to the digest.
+    hash: u64,
+    timer_ms: Option<i64>,
+}
+
 impl Work {
-    pub(super) fn new(store: Arc<Store>, aim: Aim, started: Instant) -> Result<Self, store::Error> {
+    pub(super) fn new(
+        store: Arc<Store>,
+        aim: Aim,
+        timer_of: TimerOf,
+        started: Instant,
+    ) -> Result<Self, store::Error> {
         let position = store.position()?;
         let digest = store.known_digest()?;
         Ok(Self {
             digest,
-            hashes: HashMap::new(),
+            known: HashMap::new(),
+            timer_of,
             comparison: Comparison::default(),
             last_digest: None,
             difference: None,
@@ -182,14 +198,14 @@ impl Work {
             Some([DIGEST]) => self.compare(value.and_then(Digest::read)),
             // No part of the digest: it changes with every epoch.
             Some([SOURCE]) => {}
-            Some(key) => {
-                self.count(key, value)?;
+            Some(key @ [OBJECT, ..]) => {
+                self.put_timer(key, value, now)?;
                 self.comparison.on_row();
                 self.last_digest = None;
                 self.waiting += 1;
                 self.records += 1;
             }
-            None => {}
+            Some(_) | None => {}
         }
         if let Some(key) = key {
             self.rows.put(key, value, now);
@@ -200,20 +216,50 @@ impl Work {
         Ok(())
     }
 
-    /// Brings the digest up to date with a row.
-    fn count(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), store::Error> {
-        let Some(digest) = self.digest else {
+    /// Puts the timer that a row names in place of the one before. Tables get theirs when they are made.
+    fn put_timer(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        now: Instant,
+    ) -> Result<(), store::Error> {
+        let [before, after] = self.count(key, value)?;
+        if before == after || matches!(self.rows, Rows::Portion(_)) {
             return Ok(());
-        };
-        let before = match self.hashes.get(key) {
-            Some(hash) => *hash,
-            None => self.store.get(key)?.map(|old| digest::of_row(key, &old)),
-        };
-        let hash = value.map(|value| digest::of_row(key, value));
-        let digest = digest.wrapping_sub(before.unwrap_or(0));
-        self.digest = Some(digest.wrapping_add(hash.unwrap_or(0)));
-        self.hashes.insert(key.to_vec(), hash);
+        }
+        for (timer_ms, row) in [(before, None), (after, Some(&[][..]))] {
+            if let Some(timer_ms) = timer_ms {
+                let key = timers::row_key(timer_ms, &key[1..]);
+                self.rows.put(&key, row, now);
+            }
+        }
         Ok(())
+    }
+
+    /// Brings the digest up to date with a row; returns the timers of the one before, if that is known, and of
+    /// this one.
+    fn count(
+        &mut self,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<[Option<i64>; 2], store::Error> {
+        let timer_of = self.timer_of;
+        let Some(digest) = self.digest else {
+            return Ok([None, value.and_then(timer_of)]);
+        };
+        let know = |row: &[u8]| Known {
+            hash: digest::of_row(key, row),
+            timer_ms: timer_of(row),
+        };
+        let before = match self.known.get(key) {
+            Some(known) => *known,
+            None => self.store.get(key)?.as_deref().map(know),
+        };
+        let after = value.map(know);
+        self.known.insert(key.to_vec(), after);
+        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+        self.digest = Some(digest.wrapping_sub(before.hash).wrapping_add(after.hash));
+        Ok([before.timer_ms, after.timer_ms])
     }
 
     fn compare(&mut self, theirs: Option<Digest>) {
@@ -300,8 +346,10 @@ impl Work {
     /// What the store says. This work cannot go on then.
     pub(super) fn write(&mut self) -> Result<u64, store::Error> {
         if self.unwritten {
-            self.rows.write(&self.store, self.position, self.digest)?;
-            self.hashes.clear();
+            let (position, digest) = (self.position, self.digest);
+            self.rows
+                .write(&self.store, position, digest, self.timer_of)?;
+            self.known.clear();
             self.unwritten = false;
         }
         if self.digest.is_none() && (self.at_end || self.is_complete()) {

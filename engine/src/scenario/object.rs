@@ -9,7 +9,10 @@ use common::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, Opinion, Scenario, Tally as _, Verdict, packed, votes::Votes};
+use super::{
+    Decision, Opinion, Scenario, Tally as _, Verdict, packed,
+    votes::{Vote, Votes},
+};
 use crate::processor::Value;
 
 /// What all votes of an object may take in its row, and so much that the row, and the state with its
@@ -18,9 +21,11 @@ pub(super) const LARGEST_VOTES: usize = LARGEST_RECORD_BYTES / 2;
 /// What an order to override may be, for the same reason.
 pub(super) const LARGEST_ORDER: usize = LARGEST_RECORD_BYTES / 8;
 /// First byte of a row; a row of another layout is refused.
-const LAYOUT: u8 = 2;
+const LAYOUT: u8 = 3;
 /// No head of a row is longer: three numbers of ten bytes at most, and some of one or two.
 const LONGEST_HEAD: usize = 64;
+/// Nearly all have about so many bytes.
+const USUAL_HEAD: usize = 32;
 
 /// The latest report of one agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -171,7 +176,7 @@ impl<S: Scenario> Object<S> {
         }
         let verdict = place(opinion.verdict);
         let old = self.votes.put(at.0, opinion, verdict, counted, report);
-        if let Some(old) = old.filter(|old| old.counted)
+        if let Some(old) = old
             && let Some(verdict) = verdict_at::<S::Verdict>(old.verdict)
         {
             self.tally.subtract(verdict, old.weight);
@@ -181,13 +186,14 @@ impl<S: Scenario> Object<S> {
     /// Takes out whatever has expired at `now_ms`; `true` if something had.
     pub fn expire(&mut self, freshness_ms: i64, now_ms: i64) -> bool {
         let mut expired = false;
-        for slot in self.votes.iter_mut() {
-            if slot.counted && expiry(slot.observed_at_ms, freshness_ms) <= now_ms {
-                slot.counted = false;
-                expired = true;
-                if let Some(verdict) = verdict_at::<S::Verdict>(slot.verdict) {
-                    self.tally.subtract(verdict, slot.weight);
+        for at in 0..self.votes.len() {
+            let vote = self.votes.get(at);
+            if vote.counted && expiry(vote.observed_at_ms, freshness_ms) <= now_ms {
+                if let Some(verdict) = verdict_at::<S::Verdict>(vote.verdict) {
+                    self.tally.subtract(verdict, vote.weight);
                 }
+                self.votes.uncount(at);
+                expired = true;
             }
         }
         let over = |o: &OverrideRow| o.expires_at_ms.is_some_and(|at| at <= now_ms);
@@ -201,9 +207,9 @@ impl<S: Scenario> Object<S> {
     /// The first moment at which something here expires.
     #[must_use]
     pub fn first_expiry_ms(&self, freshness_ms: i64) -> Option<i64> {
-        let votes = self.votes.iter().filter(|slot| slot.counted);
+        let votes = self.votes.iter().filter(|vote| vote.counted);
         let votes = votes
-            .map(|slot| expiry(slot.observed_at_ms, freshness_ms))
+            .map(|vote| expiry(vote.observed_at_ms, freshness_ms))
             .min();
         let override_ = self.override_.as_ref().and_then(|o| o.expires_at_ms);
         votes.into_iter().chain(override_).min()
@@ -291,12 +297,17 @@ impl<S: Scenario> Value for Object<S> {
         })
     }
 
+    fn timer_ms(row: &[u8]) -> Option<i64> {
+        let (_, rest) = row.split_first().filter(|(layout, _)| **layout == LAYOUT)?;
+        postcard::take_from_bytes::<Option<i64>>(rest).ok()?.0
+    }
+
     fn heap_bytes(&self) -> usize {
         self.votes.heap_bytes()
     }
 
     fn stored_bytes(&self) -> usize {
-        LONGEST_HEAD + self.votes.stored_bytes()
+        USUAL_HEAD + self.votes.stored_bytes()
     }
 
     fn glance(&self) -> usize {
@@ -316,18 +327,13 @@ fn read(row: &[u8]) -> Result<Parts, String> {
         }
         None => return Err("the row is empty".into()),
     };
-    let (head, rest) = postcard::take_from_bytes::<Head>(rest).map_err(|e| e.to_string())?;
+    let (head, mut rest) = postcard::take_from_bytes::<Head>(rest).map_err(|e| e.to_string())?;
     let (timer_ms, current, has_override) = head;
-    let mut rest = packed::Reader(rest);
     let override_ = match has_override {
-        true => Some(postcard::from_bytes(rest.bytes()?).map_err(|e| e.to_string())?),
+        true => Some(postcard::from_bytes(packed::bytes(&mut rest)?).map_err(|e| e.to_string())?),
         false => None,
     };
-    let votes = Votes::decode(&mut rest)?;
-    match rest.len() {
-        0 => Ok((timer_ms, current, override_, votes)),
-        left => Err(format!("{left} bytes are left over")),
-    }
+    Ok((timer_ms, current, override_, Votes::decode(rest)?))
 }
 
 impl Stored {
@@ -337,14 +343,14 @@ impl Stored {
     /// One sentence on what is wrong.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
         let (timer_ms, current, override_, votes) = read(bytes)?;
-        let slot = |vote: &super::votes::Vote| Slot {
-            agent_id: String::from_utf8_lossy(votes.agent(vote)).into_owned(),
+        let slot = |vote: Vote<'_>| Slot {
+            agent_id: String::from_utf8_lossy(vote.agent).into_owned(),
             observed_at_ms: vote.observed_at_ms,
             sequence: vote.sequence,
             verdict: vote.verdict,
             weight: vote.weight,
             counted: vote.counted,
-            report: <[&[u8]; 2]>::from(votes.report(vote)).concat(),
+            report: vote.report.concat(),
         };
         Ok(Self {
             timer_ms,

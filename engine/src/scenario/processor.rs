@@ -255,7 +255,7 @@ impl<S: Scenario> ScenarioProcessor<S> {
             return Ok(());
         };
         if let Some(timer_ms) = object.timer_ms {
-            context.timers.cancel_armed(record.key, timer_ms);
+            context.timers.cancel(record.key, timer_ms);
         }
         context.outputs.emit(record.key, None);
         Ok(())
@@ -346,11 +346,11 @@ fn arm<S: Scenario>(
     };
     match object.timer_ms {
         Some(armed_ms) if armed_ms <= first_ms => return,
-        Some(armed_ms) => timers.cancel_armed(key, armed_ms),
+        Some(armed_ms) => timers.cancel(key, armed_ms),
         None => {}
     }
     object.timer_ms = Some(first_ms);
-    timers.set_unarmed(key, first_ms);
+    timers.set(key, first_ms);
 }
 
 fn decode<T: serde::de::DeserializeOwned>(

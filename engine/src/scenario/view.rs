@@ -118,7 +118,7 @@ impl<S: Scenario> Serialize for Fresh<'_, S> {
         let mut votes = serializer.serialize_seq(Some(counted().count()))?;
         for vote in counted() {
             votes.serialize_element(&FreshVote {
-                agent_id: std::str::from_utf8(self.0.agent(vote)).map_err(W::Error::custom)?,
+                agent_id: std::str::from_utf8(vote.agent).map_err(W::Error::custom)?,
                 verdict: name::<S>(Some(vote.verdict)),
                 weight: i64::from(vote.weight),
                 observed_at_ms: vote.observed_at_ms,

@@ -18,7 +18,7 @@ pub(super) const IDENTITY: &[u8] = b"\0identity";
 pub(super) const POSITION: &[u8] = b"\0position";
 /// The position, if it was reached by writing to the changelog, not by reading it.
 const WRITTEN: &[u8] = b"\0written";
-const LAYOUT: u32 = 2;
+const LAYOUT: u32 = 3;
 /// In memory: nobody knows when the store was last complete.
 pub(super) const NEVER: i64 = i64::MIN;
 
@@ -51,7 +51,8 @@ pub(super) fn as_rows(meta: &[MetaRow]) -> impl Iterator<Item = (&[u8], Option<&
 
 /// May a changelog have a row with this key?
 pub(crate) fn is_row(key: &[u8]) -> bool {
-    key.first().is_some_and(|first| *first != META)
+    let first = key.first();
+    first.is_some_and(|first| ![META, TIMER].contains(first))
 }
 
 impl Store {
@@ -146,12 +147,10 @@ impl Store {
         }
         self.push()?;
         let mut sum = 0_u64;
-        for prefix in [OBJECT, TIMER] {
-            self.scan(&[prefix], |key, value| {
-                sum = sum.wrapping_add(digest::of_row(key, value));
-                true
-            })?;
-        }
+        self.scan(&[OBJECT], |key, value| {
+            sum = sum.wrapping_add(digest::of_row(key, value));
+            true
+        })?;
         self.write_meta(ROWS_DIGEST, &sum.to_be_bytes())?;
         Ok(sum)
     }

@@ -38,11 +38,11 @@ pub use shared::Shared;
 
 /// Prefix of the rows that hold a processor's values.
 pub const OBJECT: u8 = b'o';
-/// Prefix of the rows that hold timers.
+/// Prefix of the rows that hold timers: of the store alone, made of the values (see [`crate::timers`]).
 pub const TIMER: u8 = b't';
 /// Key of the row that holds where the source goes on (see [`Store::source_offset`]).
 pub const SOURCE: u8 = b'y';
-/// Key of the row that holds a digest of all objects and timers; sorts behind all others.
+/// Key of the row that holds a digest of all objects; sorts behind all others.
 pub const DIGEST: u8 = b'z';
 
 /// So many rows are scanned before commits get their turn.

@@ -38,7 +38,7 @@ impl Store {
             written: Some(position),
             digest: Some(epoch.digest),
         };
-        self.put(epoch.rows.iter(), standing)
+        self.put(epoch.rows.iter().chain(epoch.timers.iter()), standing)
     }
 
     /// Takes committed rows, `None` to delete, together with the changelog position they reach, and the

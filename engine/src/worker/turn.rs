@@ -229,10 +229,7 @@ impl<P: Processor> Worker<P> {
     fn cut(&mut self) -> Result<(), Ended> {
         self.last_cut = Instant::now();
         let tasks = self.tasks.values_mut().map(|running| running.task.cut());
-        let tasks: Vec<_> = tasks
-            .filter_map(Result::transpose)
-            .collect::<Result<_, _>>()
-            .map_err(fatal)?;
+        let tasks: Vec<_> = tasks.flatten().collect();
         if tasks.is_empty() {
             return Ok(());
         }

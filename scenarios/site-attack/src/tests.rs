@@ -411,7 +411,7 @@ proptest! {
             published = state.map(|s| s.verdict);
         }
         let state = driver.state(SITE);
-        driver.assert_digest();
+        driver.assert_derived();
         let expected = model.verdict(&rules, driver.now_ms());
         prop_assert_eq!(state.as_ref().map(|s| (s.verdict.clone(), s.basis)), expected);
         prop_assert_eq!(published, state.map(|s| s.verdict));

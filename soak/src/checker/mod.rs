@@ -264,14 +264,7 @@ impl Checker {
                 std::iter::once(first).chain(later).collect()
             };
             let rules = self.transitions.rules();
-            findings.extend(rows::check(
-                rules,
-                partition,
-                rows,
-                &objects,
-                &candidates,
-                moment,
-            ));
+            findings.extend(rows::check(rules, partition, &objects, &candidates, moment));
             for key in rows.keys() {
                 if let Some((&rows::OBJECT, id)) = key.split_first() {
                     let id = String::from_utf8_lossy(id);

@@ -1,25 +1,20 @@
 //! The rows of the changelog are what the model knows: per object the latest report of each agent as it was sent, the
-//! override, the last transition; and a timer for whatever expires next.
+//! override, the last transition, and a timer for whatever expires next.
 //!
 //! Only the stored form is the engine's (its `Stored`); what must be in it comes from the model.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use common::schema::{SiteAttackVerdict, Verdict as _};
 use engine::scenario::object::{Slot, Stored};
 
-use super::{
-    Class, Finding,
-    changelog::{Rows, Value},
-};
+use super::{Class, Finding, changelog::Value};
 use crate::model::{Heard, Object, Rules};
 
 const CHECK: &str = "rows";
 
 /// Prefix of the rows that hold objects.
 pub const OBJECT: u8 = b'o';
-/// Prefix of the rows that hold timers: then the moment, big-endian, then the object's id.
-pub const TIMER: u8 = b't';
 
 /// When the rows were read.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +25,16 @@ pub struct Moment {
     pub until_ms: i64,
 }
 
-/// Do these rows of one partition fit together, and is each object as the model has it? `candidates` gives the rows
+/// Is each object of this partition as the model has it? `candidates` gives the rows
 /// that an object may have: more than one if it changed while it was being looked at.
 pub fn check(
     rules: &Rules,
     partition: i32,
-    rows: &Rows,
     objects: &BTreeMap<&str, &Object>,
     candidates: &dyn Fn(&str) -> Vec<Value>,
     moment: Moment,
 ) -> Vec<Finding> {
-    let mut findings = timers(partition, rows);
+    let mut findings = Vec::new();
     let finding = |id: &str, class, what: String| {
         let what = format!("changelog partition {partition}, object {id}: {what}");
         Finding::new(class, CHECK, what)
@@ -176,44 +170,4 @@ fn timer_differs(rules: &Rules, stored: &Stored) -> Option<String> {
             "its timer is at {armed:?}, and something expires at {first_ms}"
         )),
     }
-}
-
-/// Every object's timer has a row, and every timer's row an object.
-fn timers(partition: i32, rows: &Rows) -> Vec<Finding> {
-    let mut armed = BTreeSet::new();
-    let mut wanted = BTreeSet::new();
-    for (key, value) in rows {
-        match key.split_first() {
-            Some((&TIMER, rest)) => drop(armed.insert(rest.to_vec())),
-            Some((&OBJECT, id)) => {
-                if let Ok(stored) = Stored::decode(value)
-                    && let Some(timer_ms) = stored.timer_ms
-                {
-                    // Times before 1970 would not sort and are written as 1970.
-                    wanted.insert([&timer_ms.max(0).to_be_bytes()[..], id].concat());
-                }
-            }
-            _ => {}
-        }
-    }
-    let show = |timer: &Vec<u8>| {
-        let (at, id) = timer.split_at(timer.len().min(8));
-        let at = at.try_into().map_or(0, i64::from_be_bytes);
-        format!(
-            "changelog partition {partition}, object {}, timer at {at}",
-            String::from_utf8_lossy(id)
-        )
-    };
-    let lost = wanted.difference(&armed).map(|timer| {
-        Finding::new(
-            Class::Lost,
-            CHECK,
-            format!("{}: it has no row", show(timer)),
-        )
-    });
-    let stray = armed.difference(&wanted).map(|timer| {
-        let what = format!("{}: the object's row does not know of it", show(timer));
-        Finding::new(Class::Wrong, CHECK, what)
-    });
-    lost.chain(stray).collect()
 }

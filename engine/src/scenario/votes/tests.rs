@@ -23,11 +23,11 @@ fn every_agent_is_found_among_few_and_many() {
             assert!(place.is_err(), "{agent} is new");
             votes.put(place, &opinion, 0, true, agent.as_bytes());
         }
-        let ids: Vec<&[u8]> = votes.iter().map(|vote| votes.agent(vote)).collect();
+        let ids: Vec<&[u8]> = votes.iter().map(|vote| vote.agent).collect();
         assert!(ids.is_sorted());
         for agent in &agents {
             let place = votes.find(agent).unwrap();
-            assert_eq!(votes.agent(votes.get(place)), agent.as_bytes());
+            assert_eq!(votes.get(place).agent, agent.as_bytes());
         }
         assert_eq!(votes.find(""), Err(0));
         assert_eq!(votes.find("~"), Err(count));
@@ -61,7 +61,7 @@ proptest! {
             votes.encode(&mut row);
             prop_assert!(row.len() <= limit, "{} bytes", row.len());
             // Who reads the row decides alike.
-            let read = Votes::decode(&mut packed::Reader(&row)).unwrap();
+            let read = Votes::decode(&row).unwrap();
             for more in [0, limit / 4, limit / 2, limit] {
                 let more = vec![b'y'; more];
                 let same = votes.has_room(Err(0), "z", &more, limit);
