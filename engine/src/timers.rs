@@ -209,4 +209,22 @@ mod tests {
         }
         assert_eq!(taken, keys);
     }
+
+    /// Nothing may come of a timer that was replaced: then nothing is cut for a while.
+    #[test]
+    fn what_was_taken_is_not_taken_again_before_it_is_cut() {
+        let shared = Shared::in_memory().unwrap();
+        let store = Store::open(&shared, std::path::Path::new("/taken"), "app", 0).unwrap();
+        let row = (row_key(100, b"x"), Some(Vec::new()));
+        store.apply_rows(&[row], 1).unwrap();
+        let mut timers = Timers::new(Arc::new(store));
+        assert_eq!(timers.take_due(100, 10).unwrap(), [(100, b"x".to_vec())]);
+        // An earlier one makes it look from the beginning.
+        timers.set(b"y", 50);
+        assert_eq!(timers.take_due(100, 10).unwrap(), [(50, b"y".to_vec())]);
+        let rows = timers.cut();
+        let rows: Vec<_> = rows.iter().collect();
+        let (x, y) = (row_key(100, b"x"), row_key(50, b"y"));
+        assert_eq!(rows, [(&y[..], None), (&x[..], None)]);
+    }
 }

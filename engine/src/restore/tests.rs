@@ -234,9 +234,14 @@ fn a_record_that_cannot_be_a_row_changes_nothing() {
     work.take(1, Some(b"\0position"), Some(&position), now)
         .unwrap();
     work.take(2, None, Some(&[1]), now).unwrap();
-    work.reached_end(3);
+    // Timers are named by values alone.
+    work.take(3, Some(&row_key(5, b"x")), Some(&[]), now)
+        .unwrap();
+    work.reached_end(4);
     work.write().unwrap();
-    assert_eq!(work.store.position().unwrap(), 3);
+    let [indexed, named] = timers(&work.store);
+    assert_eq!(indexed, named);
+    assert_eq!(work.store.position().unwrap(), 4);
     assert_eq!(content(&work.store).len(), 1);
 }
 

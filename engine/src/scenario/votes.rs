@@ -67,6 +67,7 @@ pub(super) struct Votes {
 }
 
 impl Votes {
+    /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.spots.len()
     }
@@ -199,15 +200,11 @@ impl Votes {
         let mut bytes = [0; LONGEST];
         let head_len = head.write(&mut bytes);
         let parts = [&bytes[..head_len], before, rest];
-        let old = place
-            .ok()
-            .map(|at| self.get(at))
-            .filter(|vote| vote.counted);
-        let old = old.map(
-            |Vote {
-                 verdict, weight, ..
-             }| Ballot { verdict, weight },
-        );
+        let old = place.map(|at| self.get(at)).ok();
+        let old = old.filter(|vote| vote.counted).map(|vote| Ballot {
+            verdict: vote.verdict,
+            weight: vote.weight,
+        });
         let at = self.make_room(place, parts.map(<[u8]>::len).iter().sum());
         let mut to = &mut self.bytes[at..];
         for part in parts {
@@ -275,8 +272,7 @@ impl Votes {
         let mut last: Option<&[u8]> = None;
         for _ in 0..count {
             let at = short(bytes.len() - row.len());
-            let vote = read(&mut row, stem).ok_or(packed::CUT_OFF)?;
-            let agent = vote.agent;
+            let agent = read(&mut row, stem).ok_or(packed::CUT_OFF)?.agent;
             if std::str::from_utf8(agent).is_err() {
                 return Err("an agent's id is not UTF-8".into());
             }

@@ -153,18 +153,14 @@ impl<P: Processor> Worker<P> {
         self.pace()
     }
 
-    /// How many records wait on partitions that give any: where a transaction is open, more may wait than can be
-    /// read.
+    /// How many records wait.
     fn lag(&self, now: Instant) -> i64 {
+        let topic = &self.settings.names.reports;
         let gives_within = self.settings.commit_interval * LONGER_WHILE_BEHIND;
         let lags = self.tasks.iter().filter_map(|(partition, running)| {
             let (offset, at) = running.read?;
-            if now.duration_since(at) > gives_within {
-                return None;
-            }
-            let topic = &self.settings.names.reports;
             let end = self.fetcher.last_known_end(topic, *partition)?;
-            Some((end - offset).max(0))
+            Some(waiting(end - offset, now.duration_since(at), gives_within))
         });
         lags.sum()
     }
@@ -333,6 +329,15 @@ fn cut_after(interval: Duration, behind: bool, commit_takes: Duration) -> Durati
     }
 }
 
+/// How many of the records before a partition's end wait. Of a partition that gave none for long, none do: behind
+/// an open transaction they cannot be read.
+fn waiting(before_end: i64, last_gave: Duration, gives_within: Duration) -> i64 {
+    match last_gave <= gives_within {
+        true => before_end.max(0),
+        false => 0,
+    }
+}
+
 fn keep(record: &SourceRecord<'_>) -> Kept {
     Kept {
         offset: record.offset,
@@ -352,6 +357,15 @@ fn fatal(failure: Failure) -> Ended {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_behind_an_open_transaction_are_not_waited_for() {
+        let within = Duration::from_secs(1);
+        assert_eq!(waiting(7, within, within), 7);
+        assert_eq!(waiting(7, within * 2, within), 0);
+        // The end is that of the broker's last answer.
+        assert_eq!(waiting(-7, within, within), 0);
+    }
 
     #[test]
     fn what_was_heard_is_committed_within_the_interval() {

@@ -1,4 +1,6 @@
-//! Room for votes, and finding them.
+//! Votes as they were put, room for them, and finding them.
+
+use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
@@ -68,5 +70,94 @@ proptest! {
                 prop_assert_eq!(read.has_room(Err(0), "z", &more, limit), same);
             }
         }
+    }
+
+    /// Reports grow and shrink in place, with and without their stem and their agent's id.
+    #[test]
+    fn votes_are_as_they_were_put(
+        reports in proptest::collection::vec(
+            (0_u8..9, 0_u8..4, 0_usize..400, any::<i64>(), 0_u32..3, any::<bool>()),
+            1..60,
+        ),
+    ) {
+        let mut votes = Votes::default();
+        let mut model = BTreeMap::new();
+        for (agent, how, len, number, weight, counted) in reports {
+            let agent = format!("agent-{agent}");
+            let body = vec![b'x'; len];
+            let report = match how {
+                0 => [b"frame", agent.as_bytes(), &body].concat(),
+                1 => [b"other frame", agent.as_bytes(), &body].concat(),
+                2 => [&body, agent.as_bytes()].concat(),
+                _ => body,
+            };
+            let opinion = Opinion {
+                object_id: "",
+                agent_id: &agent,
+                observed_at_ms: number,
+                sequence: !number,
+                verdict: (),
+                weight,
+            };
+            let old = votes.put(votes.find(&agent), &opinion, how, counted, &report);
+            let was = model.insert(agent, (number, how, weight, counted, report));
+            let was = was.filter(|was| was.3).map(|was| (was.1, was.2));
+            prop_assert_eq!(old.map(|old| (old.verdict, old.weight)), was);
+        }
+        let mut row = Vec::new();
+        votes.encode(&mut row);
+        let read = Votes::decode(&row).unwrap();
+        for votes in [&votes, &read] {
+            prop_assert_eq!(votes.len(), model.len());
+            for (place, (vote, (agent, put))) in votes.iter().zip(&model).enumerate() {
+                prop_assert_eq!(votes.find(agent), Ok(place));
+                prop_assert_eq!(vote.agent, agent.as_bytes());
+                prop_assert_eq!(vote.sequence, !vote.observed_at_ms);
+                let Vote { observed_at_ms, verdict, weight, counted, .. } = vote;
+                let found = (observed_at_ms, verdict, weight, counted, vote.report.concat());
+                prop_assert_eq!(&found, put);
+            }
+        }
+        for cut in 0..row.len() {
+            prop_assert!(Votes::decode(&row[..cut]).is_err(), "cut at {}", cut);
+        }
+    }
+}
+
+#[test]
+fn what_put_never_wrote_is_refused() {
+    let votes = |agents: &[&[u8]]| {
+        let mut row = Vec::new();
+        packed::put_bytes(&mut row, b"");
+        packed::put(&mut row, agents.len());
+        for agent in agents {
+            let len = u8::try_from(agent.len()).unwrap();
+            // No flags, verdict 0, time and sequence of a byte each; the piece is the agent's id alone.
+            row.extend_from_slice(&[0, 0, 0x11, 0, len, len, 0, 0]);
+            row.extend_from_slice(agent);
+        }
+        row
+    };
+    assert!(Votes::decode(&votes(&[b"a", b"b"])).is_ok());
+    let mut stem = Vec::new();
+    packed::put_bytes(&mut stem, &[b's'; LONGEST_STEM + 1]);
+    packed::put(&mut stem, 0);
+    let longer = [votes(&[b"a"]), vec![0]].concat();
+    let cases = [
+        (
+            votes(&[b"b", b"a"]),
+            "votes are not in the order of their agents",
+        ),
+        (
+            votes(&[b"a", b"a"]),
+            "votes are not in the order of their agents",
+        ),
+        (votes(&[b"\xff"]), "an agent's id is not UTF-8"),
+        (longer, "1 bytes are left over"),
+        (stem, "the stem is too long"),
+        (vec![0xff; 12], "a length in the row is too long"),
+    ];
+    for (row, expected) in cases {
+        assert_eq!(Votes::decode(&row).unwrap_err(), expected);
     }
 }
