@@ -33,10 +33,10 @@ fn apply(c: &mut Criterion) {
     }
     let epoch = TaskEpoch {
         partition: 0,
-        store: Arc::clone(&store),
+        store: Arc::downgrade(&store),
         rows: rows.into(),
         timers: Rows::default(),
-        outputs: Vec::new(),
+        outputs: Vec::new().into(),
         next_offset: None,
         records: 0,
         digest: 0,

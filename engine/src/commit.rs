@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, MutexGuard,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod client;
+mod published;
 mod rounds;
 mod seen;
 mod stall;
@@ -33,8 +34,9 @@ mod tie;
 mod way;
 
 pub use client::{claim_id, transactional};
+pub use published::{Last, Published};
 use rounds::Rounds;
-pub use seen::all_there;
+pub use seen::{Missing, missing};
 use stall::Stall;
 pub use tie::Tie;
 use way::Refusals;
@@ -56,6 +58,13 @@ pub enum Todo {
     Commit(Epoch),
     /// End what is left open on this partition (see [`crate::sweep`]).
     Sweep(u32),
+    /// Publish again what was published last, if it belongs to a store with this digest and is gone.
+    PublishAgain {
+        /// The partition.
+        partition: u32,
+        /// The digest of its store.
+        digest: u64,
+    },
 }
 
 /// What became of it.
@@ -69,8 +78,8 @@ pub enum Outcome {
     /// Fenced, or nobody knows what became of it: the worker's tasks must be closed, and the
     /// producer made anew before anything else is done.
     Lost(String),
-    /// What was left open is ended.
-    Swept,
+    /// What was asked for is done: it was no commit.
+    Done,
     /// Trying again would not help: it is committed, but a store cannot take it; or it is not, because
     /// Kafka has refused it again and again.
     Failed(String),
@@ -93,6 +102,8 @@ pub struct Settings {
     pub names: Arc<Names>,
     /// The group whose offsets are committed.
     pub group: ConsumerGroupMetadata,
+    /// What was published last.
+    pub published: Arc<Published>,
     /// Hears of every committed epoch of a task once it is in its store.
     pub committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     /// Ends endless retries.
@@ -176,10 +187,7 @@ impl Committer {
             self.settings.pulse.beat();
             match todo.recv_timeout(Duration::from_millis(500)) {
                 Ok(todo) => {
-                    let outcome = match &todo {
-                        Todo::Commit(epoch) => self.commit(epoch),
-                        Todo::Sweep(partition) => self.sweep(*partition),
-                    };
+                    let outcome = self.carry_out(&todo);
                     // Before the worker hears of it: it may use the memory again then.
                     drop(todo);
                     if outcomes.send(outcome).is_err() {
@@ -190,6 +198,18 @@ impl Committer {
                 Err(mpsc::RecvTimeoutError::Timeout) => self.producer.serve(Duration::ZERO),
                 Err(mpsc::RecvTimeoutError::Disconnected) => return,
             }
+        }
+    }
+
+    fn carry_out(&mut self, todo: &Todo) -> Outcome {
+        let done = match todo {
+            Todo::Commit(epoch) => return self.commit(epoch),
+            Todo::Sweep(partition) => self.sweep(*partition),
+            Todo::PublishAgain { partition, digest } => self.publish_again(*partition, *digest),
+        };
+        match done {
+            Ok(()) => Outcome::Done,
+            Err(why) => Outcome::Lost(why),
         }
     }
 
@@ -214,7 +234,7 @@ impl Committer {
             Outcome::Committed => "committed",
             Outcome::Aborted(_) => "aborted",
             Outcome::Lost(_) => "lost",
-            Outcome::Swept => "swept",
+            Outcome::Done => "done",
             Outcome::Failed(_) => "failed",
         };
         metrics::counter!("commits_total", "outcome" => result).increment(1);
@@ -248,9 +268,36 @@ impl Committer {
             more = self.send_some(&mut rounds)?;
         }
         self.deliver()?;
+        self.note_published(epoch)
+            .map_err(|why| (Way::Close, why))?;
         self.call("commit", true, |producer, _| {
             producer.commit_transaction(CALL)
         })
+    }
+
+    fn note_published(&self, epoch: &Epoch) -> Result<(), String> {
+        let _held = self.hold_tie()?;
+        for task in &epoch.tasks {
+            let end = self.position(self.topics.states, task);
+            let published = &self.settings.published;
+            published.delivered(task, end.map(|end| end - 1));
+        }
+        Ok(())
+    }
+
+    /// Makes sure, while it is held, that no other committer has the place of this one.
+    fn hold_tie(&self) -> Result<MutexGuard<'_, bool>, String> {
+        let is_cut = self.tie.hold();
+        match *is_cut {
+            true => Err("given up before the call returned".into()),
+            false => Ok(is_cut),
+        }
+    }
+
+    /// The offset behind the last record that was delivered to the task's partition of a topic.
+    fn position(&self, topic: Topic, task: &TaskEpoch) -> Option<i64> {
+        let partition = kafka_partition(task.partition);
+        self.producer.position(topic, partition)
     }
 
     /// Waits until every record has been delivered or has failed.
@@ -323,25 +370,28 @@ impl Committer {
         }
     }
 
-    fn sweep(&self, partition: u32) -> Outcome {
+    fn sweep(&self, partition: u32) -> Result<(), String> {
         let Settings { names, group, .. } = &self.settings;
-        match sweep(self.producer.client(), names, group, partition) {
-            Ok(()) => Outcome::Swept,
-            Err(error) => Outcome::Lost(format!("sweep partition {partition}: {error}")),
-        }
+        sweep(self.producer.client(), names, group, partition)
+            .map_err(|error| format!("sweep partition {partition}: {error}"))
     }
 
     /// After the commit: rows and positions go to the stores.
-    fn store(&mut self, epoch: &Epoch) -> Outcome {
+    fn store(&self, epoch: &Epoch) -> Outcome {
         // Held until the stores are written: meanwhile nobody can cut the tie.
-        let is_cut = self.tie.hold();
-        if *is_cut {
-            return Outcome::Lost("given up before the call returned".into());
-        }
-        let positions = self.producer.take_positions();
+        let _held = match self.hold_tie() {
+            Ok(held) => held,
+            Err(why) => return Outcome::Lost(why),
+        };
         for task in &epoch.tasks {
-            if let Some(position) = positions.get(&kafka_partition(task.partition))
-                && let Err(error) = task.store.apply_epoch(task, *position)
+            self.settings.published.committed(task.partition);
+        }
+        for task in &epoch.tasks {
+            let Some(store) = task.store.upgrade() else {
+                return Outcome::Lost("its store is closed".into());
+            };
+            if let Some(position) = self.position(self.topics.changelog, task)
+                && let Err(error) = store.apply_epoch(task, position)
             {
                 // Committed, but not on disk: the changelog has it.
                 return match error.ends_the_instance() {

@@ -1,6 +1,9 @@
 //! An epoch: everything that one transaction commits, held in memory until then.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    sync::{Arc, Weak},
+};
 
 use crate::{processor::Reason, store::Store};
 
@@ -170,14 +173,15 @@ pub enum Destination {
 pub struct TaskEpoch {
     /// The task.
     pub partition: u32,
-    /// Its store, which takes the rows after the commit.
-    pub store: Arc<Store>,
+    /// Its store, which takes the rows after the commit. The task holds it: a committer whose call does not end
+    /// shall not keep a store open that others need closed.
+    pub store: Weak<Store>,
     /// Changed rows, sorted by key, each key once; a digest comes last.
     pub rows: Arc<Rows>,
     /// Changed rows of the index of timers, sorted: for the store, not for the changelog.
     pub timers: Rows,
     /// Other records, in order.
-    pub outputs: Vec<Output>,
+    pub outputs: Arc<Vec<Output>>,
     /// The offset after the last processed source record; `None` if there was none (timers only).
     pub next_offset: Option<i64>,
     /// Source records in it.

@@ -21,9 +21,6 @@ use crate::{epoch::Rows, events::Events};
 /// Messages handed to librdkafka in one call.
 const BATCH: usize = 1_000;
 
-/// What a record of the tracked topic carries: its report gives it back.
-const TRACKED: *mut std::ffi::c_void = ptr::without_provenance_mut(1);
-
 /// `RD_KAFKA_PARTITION_UA`: the partitioner chooses.
 const BY_KEY: i32 = -1;
 
@@ -39,7 +36,6 @@ pub struct Producer {
     /// Rows that librdkafka may still read. Declared after the client: dropped after it.
     held: Vec<Arc<Rows>>,
     batch: Vec<rdsys::rd_kafka_message_t>,
-    tracked: Topic,
     delivered: Delivered,
 }
 
@@ -48,14 +44,25 @@ pub struct Producer {
 unsafe impl Send for Producer {}
 
 /// A topic of a [`Producer`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Topic(usize);
+
+impl Topic {
+    /// What its records carry, for their reports to give it back.
+    fn opaque(self) -> *mut std::ffi::c_void {
+        ptr::without_provenance_mut(self.0)
+    }
+
+    fn of(opaque: *mut std::ffi::c_void) -> Self {
+        Self(opaque.addr())
+    }
+}
 
 /// What delivery reports have said since [`Producer::forget_deliveries`].
 #[derive(Debug, Default)]
 struct Delivered {
-    /// The offset after the last delivered record of each partition of the tracked topic.
-    positions: HashMap<i32, i64>,
+    /// The offset after the last delivered record of each partition of each topic.
+    positions: HashMap<(Topic, i32), i64>,
     failed: Option<RDKafkaErrorCode>,
 }
 
@@ -69,8 +76,7 @@ impl Drop for TopicHandle {
 }
 
 impl Producer {
-    /// A producer with `config` for these topics. Where the records of the first end up is kept: see
-    /// [`Self::take_positions`]. Nothing is asked of the broker yet.
+    /// A producer with `config` for these topics. Nothing is asked of the broker yet.
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
@@ -99,7 +105,6 @@ impl Producer {
             client,
             held: Vec::new(),
             batch: Vec::with_capacity(BATCH),
-            tracked: Topic(0),
             delivered: Delivered::default(),
         };
         Ok((producer, std::array::from_fn(Topic)))
@@ -161,10 +166,9 @@ impl Producer {
         let mut messages = messages.into_iter();
         loop {
             self.batch.clear();
-            let tracked = to.0 == self.tracked;
             let batch = messages.by_ref().take(BATCH);
             self.batch
-                .extend(batch.map(|message| native(message, tracked)));
+                .extend(batch.map(|message| native(message, to.0)));
             if self.batch.is_empty() {
                 return Ok(());
             }
@@ -240,9 +244,10 @@ impl Producer {
         self.delivered.failed
     }
 
-    /// The offset after the last delivered record of each partition of the first topic.
-    pub fn take_positions(&mut self) -> HashMap<i32, i64> {
-        std::mem::take(&mut self.delivered.positions)
+    /// The offset after the last delivered record of a partition; `None` if none was delivered.
+    #[must_use]
+    pub fn position(&self, topic: Topic, partition: i32) -> Option<i64> {
+        self.delivered.positions.get(&(topic, partition)).copied()
     }
 }
 
@@ -250,14 +255,15 @@ impl Delivered {
     fn hear(&mut self, message: &rdsys::rd_kafka_message_t) {
         if message.err != rdsys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
             self.failed.get_or_insert_with(|| message.err.into());
-        } else if message._private == TRACKED {
-            let position = self.positions.entry(message.partition).or_default();
+        } else {
+            let of = (Topic::of(message._private), message.partition);
+            let position = self.positions.entry(of).or_default();
             *position = (*position).max(message.offset + 1);
         }
     }
 }
 
-fn native((key, value): Message<'_>, tracked: bool) -> rdsys::rd_kafka_message_t {
+fn native((key, value): Message<'_>, topic: Topic) -> rdsys::rd_kafka_message_t {
     let (key, key_len) = parts(key);
     let (payload, len) = parts(value);
     rdsys::rd_kafka_message_t {
@@ -269,7 +275,7 @@ fn native((key, value): Message<'_>, tracked: bool) -> rdsys::rd_kafka_message_t
         key,
         key_len,
         offset: 0,
-        _private: if tracked { TRACKED } else { ptr::null_mut() },
+        _private: topic.opaque(),
     }
 }
 

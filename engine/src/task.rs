@@ -352,10 +352,10 @@ impl<P: Processor> Task<P> {
         }
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
-            store: Arc::clone(&self.store),
+            store: Arc::downgrade(&self.store),
             rows: Arc::new(rows),
             timers: self.timers.cut(),
-            outputs: std::mem::take(&mut self.outputs).records,
+            outputs: std::mem::take(&mut self.outputs).records.into(),
             next_offset: self.next_offset.take(),
             records: std::mem::take(&mut self.records),
             digest: self.digests.rows,

@@ -16,7 +16,7 @@ use common::{kafka, topics::Names};
 use rdkafka::consumer::Consumer as _;
 
 use crate::{
-    commit::{self, Committer, Outcome, Tie, Todo},
+    commit::{self, Committer, Outcome, Published, Tie, Todo},
     epoch::TaskEpoch,
     fetch::{self, Fetcher},
     lookup::Lookup,
@@ -90,6 +90,8 @@ pub struct Settings<P> {
     pub factory: Factory<P>,
     /// Looks schemas up.
     pub lookup: Lookup,
+    /// What the workers of this instance published last.
+    pub published: Arc<Published>,
     /// Hears of every committed epoch of a task.
     pub committed: Arc<dyn Fn(&TaskEpoch) + Send + Sync>,
     /// Set when the instance must end now.
@@ -242,6 +244,7 @@ impl<P: Processor> Worker<P> {
                 consumer,
                 names: Arc::clone(&settings.names),
                 group,
+                published: Arc::clone(&settings.published),
                 committed: Arc::clone(&settings.committed),
                 stop: Arc::clone(&settings.stop),
                 pulse: settings.commit_pulse.clone(),
@@ -301,6 +304,7 @@ impl<P: Processor> Worker<P> {
                 store,
                 offset,
             } => {
+                self.publish_again(partition, store.digest()?)?;
                 let topic = &self.settings.names.reports;
                 self.fetcher
                     .assign(topic, partition, offset)
@@ -325,6 +329,7 @@ impl<P: Processor> Worker<P> {
                     self.unassign(partition)?;
                     running.task.store().flush()?;
                 }
+                self.settings.published.forget(partition);
                 (self.report)(Report::Closed(partition));
                 Ok(())
             }
@@ -333,6 +338,15 @@ impl<P: Processor> Worker<P> {
                 self.hand_over(Todo::Sweep(partition))
             }
         }
+    }
+
+    /// What a former worker of this instance has published may be gone, though the store has its rows.
+    fn publish_again(&mut self, partition: u32, digest: u64) -> Result<(), Ended> {
+        if self.settings.published.last(partition, digest).is_none() {
+            return Ok(());
+        }
+        self.settle()?;
+        self.hand_over(Todo::PublishAgain { partition, digest })
     }
 
     /// Commits everything and closes every task.

@@ -200,7 +200,8 @@ impl World {
             return;
         };
         self.position += 1;
-        let applied = epoch.store.apply_epoch(&epoch, self.position);
+        let store = epoch.store.upgrade().expect("the task has it");
+        let applied = store.apply_epoch(&epoch, self.position);
         applied.expect("rows are applied");
         self.published.extend(epoch.outputs.iter().map(|output| {
             let key = output.key.as_deref().expect("a key");

@@ -99,7 +99,7 @@ fn fit(outputs: &[Output]) -> usize {
 }
 
 /// Is a full queue to be waited for?
-fn goes_on(settings: &Settings) -> bool {
+pub(super) fn goes_on(settings: &Settings) -> bool {
     settings.pulse.beat();
     !settings.stop.load(Ordering::Acquire)
 }

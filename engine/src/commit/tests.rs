@@ -46,6 +46,7 @@ impl Bench {
             consumer: kafka.consumer("app-a-0", "app"),
             names: Arc::new(Names::of("app")),
             group: consumer.group_metadata().unwrap(),
+            published: Arc::default(),
             committed: Arc::new(move |epoch| committed(its_tie.get().unwrap(), epoch)),
             stop: Arc::clone(&stop),
             pulse: Pulse::default(),
@@ -80,10 +81,10 @@ impl Bench {
     fn with(&self, rows: Rows, outputs: Vec<Output>) -> Epoch {
         let task = TaskEpoch {
             partition: PARTITION,
-            store: Arc::clone(&self.store),
+            store: Arc::downgrade(&self.store),
             rows: rows.into(),
             timers: Rows::default(),
-            outputs,
+            outputs: outputs.into(),
             next_offset: Some(7),
             records: 1,
             digest: 0,
@@ -91,6 +92,25 @@ impl Bench {
         Epoch {
             tasks: vec![Arc::new(task)],
         }
+    }
+
+    /// As if the broker had forgotten the last epoch's outputs, and only these.
+    fn forget_outputs(&self) {
+        let published = &self.committer.settings.published;
+        let last = published.last(PARTITION, 0).unwrap();
+        let offset = last.offset + 1;
+        published.put(PARTITION, last.at(offset));
+    }
+
+    /// How many outputs there are.
+    fn published(&self) -> i64 {
+        let Settings {
+            consumer, names, ..
+        } = &self.committer.settings;
+        let consumer: kafka::Consumer = kafka::create(consumer).unwrap();
+        let partition = kafka_partition(PARTITION);
+        let ends = consumer.fetch_watermarks(&names.states, partition, CALL);
+        ends.unwrap().1
     }
 
     /// Is the epoch's row in the store?
@@ -106,7 +126,7 @@ fn name(outcome: &Outcome) -> &'static str {
         Outcome::Committed => "committed",
         Outcome::Aborted(_) => "aborted",
         Outcome::Lost(_) => "lost",
-        Outcome::Swept => "swept",
+        Outcome::Done => "done",
         Outcome::Failed(_) => "failed",
     }
 }
@@ -121,7 +141,7 @@ fn a_producer_sweeps_between_two_epochs() {
         assert_eq!(name(&committed), "committed", "{committed:?}");
         let position = bench.store.position().unwrap();
         let swept = bench.committer.sweep(PARTITION);
-        assert_eq!(name(&swept), "swept", "{swept:?}");
+        assert_eq!(swept, Ok(()));
         assert_eq!(bench.store.position().unwrap(), position);
     }
 }
@@ -158,17 +178,24 @@ fn an_epoch_of_several_rounds_is_committed_whole() {
 #[test]
 fn an_abort_is_believed_if_the_commits_before_it_are_still_there() {
     let abort = RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE;
-    for (forgotten, expected) in [(false, "aborted"), (true, "lost")] {
+    for (rows, outputs, expected) in [
+        (true, true, "aborted"),
+        (false, true, "lost"),
+        (true, false, "lost"),
+    ] {
         let mut bench = Bench::new();
         bench.committer.initialise().unwrap();
         let epoch = bench.epoch();
         assert_eq!(name(&bench.committer.commit(&epoch)), "committed");
         let last = bench.store.unseen().unwrap();
         assert!(last.is_some(), "an owner wrote it, and nobody has read it");
-        if forgotten {
-            // As if one more had been committed.
+        // As if one more had been committed.
+        if !rows {
             let position = bench.store.position().unwrap() + 1;
             bench.store.apply_epoch(&epoch.tasks[0], position).unwrap();
+        }
+        if !outputs {
+            bench.forget_outputs();
         }
         // For both topics, whichever is sent first: to the mock, what it has taken is committed.
         bench
@@ -177,6 +204,37 @@ fn an_abort_is_believed_if_the_commits_before_it_are_still_there() {
         let outcome = bench.committer.commit(&bench.epoch());
         assert_eq!(name(&outcome), expected, "{outcome:?}");
     }
+}
+
+/// Outputs whose epoch is in the store are published once more if the topic has lost them, and only then.
+#[test]
+fn outputs_that_are_gone_are_published_again() {
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    let again = |bench: &mut Bench, digest| {
+        let todo = Todo::PublishAgain {
+            partition: PARTITION,
+            digest,
+        };
+        let outcome = bench.committer.carry_out(&todo);
+        assert_eq!(name(&outcome), "done", "{outcome:?}");
+        bench.published()
+    };
+    assert_eq!(name(&bench.committer.commit(&bench.epoch())), "committed");
+    assert_eq!(again(&mut bench, 0), 1, "they are there");
+    bench.forget_outputs();
+    assert_eq!(again(&mut bench, 1), 1, "the store has others");
+    assert_eq!(again(&mut bench, 0), 2);
+    assert_eq!(again(&mut bench, 0), 2, "they are there again");
+}
+
+/// A committer whose call does not end holds its epoch: others must be able to close the store.
+#[test]
+fn an_epoch_does_not_keep_its_store_open() {
+    let bench = Bench::new();
+    let epoch = bench.epoch();
+    assert!(Arc::into_inner(bench.store).is_some());
+    assert!(epoch.tasks[0].store.upgrade().is_none());
 }
 
 /// What brokers may answer to each request of a transaction, and what must become of the epoch.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::{Happening, Settings, lead::Lead, listening::read_to_end};
 use crate::{
+    commit::Published,
     epoch::TaskEpoch,
     guard,
     membership::{
@@ -39,6 +40,7 @@ pub(super) struct Conductor<P> {
     pub(super) view: watch::Sender<View>,
     pub(super) tasks: Arc<RwLock<BTreeMap<u32, LocalTask>>>,
     pub(super) applied: Arc<RwLock<BTreeMap<u32, watch::Sender<i64>>>>,
+    published: Arc<Published>,
     pub(super) cluster: Cluster,
     pub(super) link: Link,
     pub(super) beats: Option<Beats>,
@@ -172,6 +174,7 @@ impl<P: Processor> Conductor<P> {
             view,
             tasks,
             applied: Arc::default(),
+            published: Arc::default(),
             lead: Lead::No,
             deposed: None,
             heard: (0, Instant::now()),
@@ -246,6 +249,7 @@ impl<P: Processor> Conductor<P> {
             queue_bytes: self.settings.shares.queue,
             factory: Arc::clone(&self.settings.factory),
             lookup: self.settings.lookup.clone(),
+            published: Arc::clone(&self.published),
             committed: Arc::new(move |epoch: &TaskEpoch| tell_applied(&applied, epoch)),
             stop: Arc::clone(&self.stop_now),
             pulse: Pulse::default(),

@@ -82,10 +82,10 @@ impl Driver {
         assert!(keys.is_sorted(), "{keys:?}");
         let epoch = Arc::new(TaskEpoch {
             partition: 0,
-            store: Arc::clone(&self.objects.store),
+            store: Arc::downgrade(&self.objects.store),
             rows: rows.into(),
             timers: Rows::default(),
-            outputs: Vec::new(),
+            outputs: Vec::new().into(),
             next_offset: None,
             records: 0,
             digest: self.digest,

@@ -251,10 +251,10 @@ fn write(store: &Arc<Store>, number: u8, offset: i64) {
     rows.push(&key(number), Some(&[number]));
     let epoch = TaskEpoch {
         partition: 0,
-        store: Arc::clone(store),
+        store: Arc::downgrade(store),
         rows: rows.into(),
         timers: Rows::default(),
-        outputs: Vec::new(),
+        outputs: Vec::new().into(),
         next_offset: None,
         records: 1,
         digest: 0,

@@ -293,7 +293,7 @@ impl<P: Processor> Worker<P> {
                 );
                 self.rewind()
             }
-            Outcome::Swept => Ok(()),
+            Outcome::Done => Ok(()),
             Outcome::Lost(why) => Err(why.into()),
             Outcome::Failed(why) => Err(Ended {
                 why,
