@@ -64,6 +64,14 @@ impl Rows {
         }
     }
 
+    /// The portion, if there are rows in one. An empty one takes its place.
+    pub(super) fn take_portion(&mut self) -> Option<Portion> {
+        match self {
+            Self::Portion(portion) if portion.bytes() > 0 => Some(std::mem::take(portion)),
+            _ => None,
+        }
+    }
+
     /// Writes them, with the position that they bring the store to, and the digest if it is known. A
     /// portion goes on as an empty one.
     ///

@@ -145,6 +145,7 @@ impl Restorer {
                 let tracked = Tracked {
                     work,
                     again,
+                    waits: false,
                     broken,
                 };
                 self.tracked.insert(partition, tracked);

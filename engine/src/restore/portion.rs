@@ -1,18 +1,22 @@
 //! The last value of each key of a part of the changelog: what becomes a table.
 
+use std::borrow::Cow;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use crate::{
-    epoch::Rows,
+    digest,
     store::{self, OBJECT, Store, TIMER},
     timers::{self, TimerOf},
 };
 
 /// Keys and values lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
 const PIECE: usize = 256 << 10;
-/// About what the timer of a row takes while the table is made.
-const TIMER_BYTES: usize = 96;
+/// What the timer of a row takes while the table is made.
+const TIMER_BYTES: usize = size_of::<(i64, u32)>();
+/// What the key of a row takes while rows are sorted.
+const SORTED_BYTES: usize = size_of::<((u64, &[u8]), usize)>();
 
 /// The last value of each key, of a part of the changelog.
 #[derive(Default)]
@@ -22,6 +26,8 @@ pub(super) struct Portion {
     /// Places in `rows`, by key.
     places: HashTable<usize>,
     hasher: RandomState,
+    /// Where values were that have become longer: room for others.
+    free: Vec<Span>,
     /// Memory of all pieces.
     bytes: usize,
 }
@@ -63,19 +69,31 @@ impl Portion {
     /// Writes a value where the last one was, if it fits.
     fn replace(&mut self, old: Option<Span>, value: &[u8]) -> Span {
         match old {
-            Some(old) if value.len() <= old.len as usize => {
-                let at = old.at as usize;
-                self.pieces[old.piece as usize][at..at + value.len()].copy_from_slice(value);
-                Span {
-                    len: short(value.len()),
-                    ..old
-                }
+            Some(old) if value.len() <= old.len as usize => self.put_at(old, value),
+            Some(old) => {
+                let span = self.keep(value);
+                self.free.push(old);
+                span
             }
-            _ => self.keep(value),
+            None => self.keep(value),
+        }
+    }
+
+    fn put_at(&mut self, span: Span, bytes: &[u8]) -> Span {
+        let at = span.at as usize;
+        self.pieces[span.piece as usize][at..at + bytes.len()].copy_from_slice(bytes);
+        Span {
+            len: short(bytes.len()),
+            ..span
         }
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Span {
+        // Not for what would waste most of it, as a key would.
+        let fits = |span: &mut Span| (bytes.len()..2 * bytes.len()).contains(&(span.len as usize));
+        if let Some(span) = self.free.pop_if(fits) {
+            return self.put_at(span, bytes);
+        }
         let has_room = |piece: &Vec<u8>| piece.capacity() - piece.len() >= bytes.len();
         if !self.pieces.last().is_some_and(has_room) {
             let piece = Vec::with_capacity(PIECE.max(bytes.len()));
@@ -96,8 +114,9 @@ impl Portion {
     /// Memory that it takes.
     pub(super) fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<usize>() + 1);
-        let rows = self.rows.capacity() * (size_of::<Row>() + TIMER_BYTES);
-        self.bytes + places + rows
+        let rows = self.rows.capacity() * (size_of::<Row>() + TIMER_BYTES.max(SORTED_BYTES));
+        let free = self.free.capacity() * size_of::<Span>();
+        self.bytes + places + rows + free
     }
 
     /// Takes the rows into the store, with the timers that they name, and brings it to `position`.
@@ -110,33 +129,66 @@ impl Portion {
         position: i64,
         timer_of: TimerOf,
     ) -> Result<(), store::Error> {
-        let (pieces, rows) = (&self.pieces, &mut self.rows);
-        rows.sort_unstable_by(|a, b| of(pieces, a.key).cmp(of(pieces, b.key)));
-        let rows = rows.iter().map(|row| {
+        self.sort();
+        let pieces = &self.pieces;
+        let rows = self.rows.iter().map(|row| {
             let value = row.value.map(|value| of(pieces, value));
             (of(pieces, row.key), value)
         });
-        let timers = timers(rows.clone(), timer_of);
-        let objects = rows
-            .clone()
-            .take_while(|(key, _)| *key < [TIMER].as_slice());
-        let others = rows.skip(objects.clone().count());
-        store.ingest(objects.chain(timers.iter()).chain(others), position)
+        let is_before = |row: &Row| of(pieces, row.key) < [TIMER].as_slice();
+        let before_timers = self.rows.partition_point(is_before);
+        let (digest, timers) = digest_and_timers(rows.clone(), timer_of);
+        let digest = store.is_empty()?.then_some(digest);
+        let timers = timers.iter().map(|(due_ms, place)| {
+            let key = of(pieces, self.rows[*place as usize].key);
+            let key = timers::row_key(*due_ms, &key[1..]);
+            (Cow::Owned(key), Some(&[][..]))
+        });
+        let borrowed = |(key, value)| (Cow::Borrowed(key), value);
+        let objects = rows.clone().take(before_timers).map(borrowed);
+        let others = rows.skip(before_timers).map(borrowed);
+        store.ingest(objects.chain(timers).chain(others), position, digest)
+    }
+
+    /// Sorts the rows by key. Keys lie all over memory: most comparisons do without them.
+    fn sort(&mut self) {
+        let pieces = &self.pieces;
+        let mut keys = self.rows.iter().map(|row| of(pieces, row.key));
+        let first = keys.next().unwrap_or_default();
+        let common = keys.fold(first.len(), |common, key| {
+            let both = first[..common].iter().zip(key);
+            both.take_while(|(a, b)| a == b).count()
+        });
+        self.rows.sort_by_cached_key(|row| {
+            let key = of(pieces, row.key);
+            (head(&key[common..]), key)
+        });
     }
 }
 
-/// The rows of the timers that values name, sorted.
-fn timers<'r>(rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>, timer_of: TimerOf) -> Rows {
-    let objects = rows.filter(|(key, _)| key.first() == Some(&OBJECT));
-    let mut timers: Vec<(i64, &[u8])> = objects
-        .filter_map(|(key, value)| Some((timer_of(value?)?, &key[1..])))
-        .collect();
-    timers.sort_unstable();
-    let mut rows = Rows::default();
-    for (due_ms, key) in timers {
-        rows.push(&timers::row_key(due_ms, key), Some(&[]));
+/// The first bytes of a key, as a number that sorts like them.
+fn head(key: &[u8]) -> u64 {
+    let mut head = [0; 8];
+    let len = key.len().min(head.len());
+    head[..len].copy_from_slice(&key[..len]);
+    u64::from_be_bytes(head)
+}
+
+/// The digest of a store that has these sorted rows and no others, and the timers that they name, sorted: when each is
+/// due, and the place of the row. In one go: each look at a row costs a wait for memory.
+fn digest_and_timers<'r>(
+    rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+    timer_of: TimerOf,
+) -> (u64, Vec<(i64, u32)>) {
+    let (mut digest, mut timers) = (0_u64, Vec::new());
+    for ((key, value), place) in rows.zip(0..) {
+        if let (Some(&OBJECT), Some(value)) = (key.first(), value) {
+            digest = digest.wrapping_add(digest::of_row(key, value));
+            timers.extend(timer_of(value).map(|due_ms| (due_ms, place)));
+        }
     }
-    rows
+    timers.sort_unstable();
+    (digest, timers)
 }
 
 fn of(pieces: &[Vec<u8>], span: Span) -> &[u8] {
@@ -165,11 +217,21 @@ mod tests {
     use super::*;
     use crate::store::Shared;
 
+    /// Keys that begin alike, differ early, differ late, or are the beginning of others.
+    fn key() -> impl Strategy<Value = Vec<u8>> {
+        let common = prop_oneof![
+            Just(&b"o"[..]),
+            Just(&b"osite-"[..]),
+            Just(&b"osite-0123456789"[..])
+        ];
+        (common, proptest::collection::vec(0..3_u8, 0..3)).prop_map(|(a, b)| [a, &b].concat())
+    }
+
     proptest! {
         /// What is in the store afterwards is what a map holds.
         #[test]
         fn keeps_the_last_value_of_each_key(
-            writes in proptest::collection::vec((0..30_u8, proptest::option::of(0..40_usize)), 1..200),
+            writes in proptest::collection::vec((key(), proptest::option::of(0..40_usize)), 1..200),
         ) {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::open(&Shared::on_disk(1 << 20), directory.path(), "app", 0).unwrap();
@@ -177,15 +239,19 @@ mod tests {
             let mut map = BTreeMap::new();
             for (i, (key, length)) in writes.iter().enumerate() {
                 let value = length.map(|length| vec![u8::try_from(i).unwrap(); length]);
-                portion.put(&[b'o', *key], value.as_deref());
-                map.insert(vec![b'o', *key], value);
+                portion.put(key, value.as_deref());
+                map.insert(key.clone(), value);
             }
             prop_assert!(portion.bytes() >= PIECE);
             portion.ingest(&store, 7, |_| None).unwrap();
             prop_assert_eq!(store.position().unwrap(), 7);
+            let mut digest = 0_u64;
             for (key, value) in map {
-                prop_assert_eq!(store.get(&key).unwrap(), value);
+                prop_assert_eq!(&store.get(&key).unwrap(), &value);
+                let row = value.map_or(0, |value| digest::of_row(&key, &value));
+                digest = digest.wrapping_add(row);
             }
+            prop_assert_eq!(store.known_digest().unwrap(), Some(digest));
         }
     }
 }

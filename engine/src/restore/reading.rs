@@ -8,7 +8,7 @@ use super::{
     Done,
     begin::{Begin, by_tables, where_to_begin},
     restorer::{Restorer, Tracked},
-    work::{Aim, Work},
+    work::Aim,
 };
 use crate::fetch::Fetched;
 
@@ -21,17 +21,20 @@ impl Restorer {
     /// Asks for the ends of the partitions that need them, and begins to read.
     pub(super) fn begin_waiting(&mut self) {
         let now = Instant::now();
-        let needs = |work: &Work| {
+        let needs = |tracked: &Tracked| {
+            let work = &tracked.work;
             let unresolved = work.aim() == Aim::RESTORE;
-            unresolved || !(work.reading || work.is_complete())
+            let unread = !(work.reading || work.is_complete());
+            unresolved || (unread && !(tracked.waits && self.others_are_read(work.aim())))
         };
-        let waiting: Vec<u32> = self
-            .tracked
-            .iter()
-            .filter(|(_, tracked)| tracked.again.at <= now && needs(&tracked.work))
-            .map(|(partition, _)| *partition)
+        let due = self.tracked.iter().filter(|(_, t)| t.again.at <= now);
+        let needing = due.filter(|(_, tracked)| needs(tracked));
+        let mut waiting: Vec<_> = needing
+            .map(|(partition, tracked)| (tracked.work.aim() == Aim::Follow, *partition))
             .collect();
-        for partition in waiting {
+        // Tasks before standbys.
+        waiting.sort_unstable();
+        for (_, partition) in waiting {
             if let Err(error) = self.begin(partition) {
                 if let Some(tracked) = self.tracked.get_mut(&partition) {
                     tracked.again.failed(Instant::now());
@@ -44,8 +47,17 @@ impl Restorer {
         }
     }
 
+    /// Is there much to read for another store, so that one for this aim must wait? Each is read at once, as far as
+    /// memory goes: all rows in one table need no merging, and their digest is known.
+    fn others_are_read(&self, aim: Aim) -> bool {
+        let mut read = self.tracked.values().filter(|t| t.work.is_sorted());
+        read.any(|tracked| aim == Aim::Follow || tracked.work.aim() != Aim::Follow)
+    }
+
     fn begin(&mut self, partition: u32) -> anyhow::Result<()> {
         let ends = self.changelog.ends(partition)?;
+        let aim = self.tracked.get(&partition).map(|t| t.work.aim());
+        let others_are_read = aim.is_some_and(|aim| self.others_are_read(aim));
         let Some(tracked) = self.tracked.get_mut(&partition) else {
             return Ok(());
         };
@@ -81,12 +93,15 @@ impl Restorer {
                     let resolved = restoring && ends.is_resolved();
                     let there = resolved && offset >= ends.stable && unseen.is_none();
                     let tables = by_tables(offset, ends.stable) && work.store.takes_tables();
-                    if !there {
-                        let from = unseen.unwrap_or(offset);
-                        self.changelog.read_from(partition, from)?;
+                    tracked.waits = tables && others_are_read;
+                    if !tracked.waits {
+                        if !there {
+                            let from = unseen.unwrap_or(offset);
+                            self.changelog.read_from(partition, from)?;
+                        }
+                        work.begin(offset, unseen, ends.stable, tables);
+                        work.reading = !there;
                     }
-                    work.begin(offset, unseen, ends.stable, tables);
-                    work.reading = !there;
                 }
             }
         }

@@ -53,6 +53,8 @@ impl Again {
 pub(super) struct Tracked {
     pub(super) work: Work,
     pub(super) again: Again,
+    /// Does it wait for its turn to be read? Where there is much to read, one changelog after the other is.
+    pub(super) waits: bool,
     /// How often it has been set aside as broken.
     pub(super) broken: u32,
 }
@@ -206,20 +208,28 @@ impl Restorer {
     fn write_due(&mut self) {
         let (now, now_ms) = (Instant::now(), now_ms());
         let mut failed = Vec::new();
-        let mut portions: Vec<(usize, u32)> = Vec::new();
+        let mut portions = Vec::new();
         for (partition, tracked) in &mut self.tracked {
-            if tracked.work.is_due(now)
-                && let Err(error) = write(&mut tracked.work)
-            {
+            let work = &mut tracked.work;
+            let written = if work.has_whole_portion() {
+                write_beside(work)
+            } else if work.is_due(now) {
+                write(work)
+            } else {
+                Ok(())
+            };
+            if let Err(error) = written {
                 failed.push((*partition, error));
             }
-            tracked.work.confirm(now_ms);
-            portions.push((tracked.work.portion_bytes(), *partition));
+            work.confirm(now_ms);
+            // What is written already, first: it waits for nothing.
+            let (table, portion) = (work.table_bytes(), work.portion_bytes());
+            portions.push((table, table + portion, *partition));
         }
         portions.sort_unstable();
-        let mut waiting: usize = portions.iter().map(|(bytes, _)| bytes).sum();
+        let mut waiting: usize = portions.iter().map(|(_, bytes, _)| bytes).sum();
         while waiting > self.pool.left()
-            && let Some((bytes, partition)) = portions.pop()
+            && let Some((_, bytes, partition)) = portions.pop()
         {
             waiting -= bytes;
             if let Some(tracked) = self.tracked.get_mut(&partition)
@@ -238,7 +248,7 @@ impl Restorer {
         let complete: Vec<u32> = self
             .tracked
             .iter()
-            .filter(|(_, tracked)| tracked.work.is_complete() && tracked.again.at <= now)
+            .filter(|(_, tracked)| tracked.work.is_whole() && tracked.again.at <= now)
             .map(|(partition, _)| *partition)
             .collect();
         for partition in complete {
@@ -292,9 +302,21 @@ impl Restorer {
 }
 
 /// Writes what was read, and counts it.
-pub(super) fn write(work: &mut Work) -> Result<(), store::Error> {
+fn write(work: &mut Work) -> Result<(), store::Error> {
     let portion = work.portion_bytes() > 0;
     let records = work.write()?;
+    count(work, records, portion);
+    Ok(())
+}
+
+/// As [`write`], beside what this thread does.
+fn write_beside(work: &mut Work) -> Result<(), store::Error> {
+    let records = work.write_beside()?;
+    count(work, records, true);
+    Ok(())
+}
+
+fn count(work: &Work, records: u64, portion: bool) {
     match work.aim() {
         Aim::Follow => metrics::counter!("followed_records_total").increment(records),
         Aim::Restore { .. } => metrics::counter!("restored_records_total").increment(records),
@@ -302,5 +324,4 @@ pub(super) fn write(work: &mut Work) -> Result<(), store::Error> {
     if portion {
         metrics::counter!("restore_tables_total").increment(1);
     }
-    Ok(())
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -55,6 +56,8 @@ pub(super) struct Work {
     /// The end was reached, and the store has not been told yet that it lacks nothing.
     confirmed: bool,
     rows: Rows,
+    /// The table that is being written.
+    table: Option<Table>,
     /// Records in `rows`.
     waiting: u64,
     /// Is the changelog being read?
@@ -82,6 +85,12 @@ pub(super) struct Work {
     unseen: Option<i64>,
     /// The changelog does not have that record: it was never committed, whatever its writer was told.
     pub(super) uncommitted: Option<i64>,
+}
+
+/// A table on its way into the store, written by a thread of its own.
+struct Table {
+    thread: JoinHandle<Result<(), store::Error>>,
+    bytes: usize,
 }
 
 /// What must be known of a row when another takes its place.
@@ -117,6 +126,7 @@ impl Work {
             unwritten: false,
             confirmed: false,
             rows: Rows::default(),
+            table: None,
             waiting: 0,
             reading: false,
             end: None,
@@ -323,21 +333,74 @@ impl Work {
         }
     }
 
+    /// Is everything read, and is it in the store, or will it be with a [`write`](Self::write)?
+    pub(super) fn is_whole(&self) -> bool {
+        self.is_complete() && self.table.is_none()
+    }
+
+    /// Are rows being read to be sorted into tables, with more to come?
+    pub(super) fn is_sorted(&self) -> bool {
+        self.reading && !self.at_end && matches!(self.rows, Rows::Portion(_))
+    }
+
     pub(super) fn portion_bytes(&self) -> usize {
         self.rows.portion_bytes()
     }
 
-    /// Must rows be written by now? A portion must when there is no more to come for it.
+    /// Memory of the table that is being written.
+    pub(super) fn table_bytes(&self) -> usize {
+        self.table.as_ref().map_or(0, |table| table.bytes)
+    }
+
+    /// Must rows be written by now? And what a thread has written must be heard of.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.rows.is_due(now) || (self.at_end && self.portion_bytes() > 0)
+        let is_written = |table: &Table| table.thread.is_finished();
+        self.rows.is_due(now) || self.table.as_ref().is_some_and(is_written)
+    }
+
+    /// Is there a portion, and no more to come for it?
+    pub(super) fn has_whole_portion(&self) -> bool {
+        (self.at_end || self.is_complete()) && self.portion_bytes() > 0
     }
 
     /// Tells the store that it lacks nothing at `now_ms`, if the end was reached and all is written.
     pub(super) fn confirm(&mut self, now_ms: i64) {
-        if self.confirmed && !self.unwritten && self.at_end {
+        if self.confirmed && !self.unwritten && self.table.is_none() && self.at_end {
             self.store.complete_at(now_ms);
             self.confirmed = false;
         }
+    }
+
+    /// Has a thread write the portion; returns how many records that are.
+    ///
+    /// # Errors
+    /// What the store says. This work cannot go on then.
+    pub(super) fn write_beside(&mut self) -> Result<u64, store::Error> {
+        self.hear_of_table()?;
+        let Some(portion) = self.rows.take_portion() else {
+            return Ok(0);
+        };
+        let (bytes, position, timer_of) = (portion.bytes(), self.position, self.timer_of);
+        let store = Arc::clone(&self.store);
+        let thread = thread::Builder::new()
+            .name("table".into())
+            .spawn(move || portion.ingest(&store, position, timer_of))
+            .map_err(|error| {
+                self.store
+                    .cannot("cannot start a thread to write it", error)
+            })?;
+        self.table = Some(Table { thread, bytes });
+        self.unwritten = false;
+        Ok(std::mem::take(&mut self.waiting))
+    }
+
+    /// Waits for the table that is being written, if one is.
+    fn hear_of_table(&mut self) -> Result<(), store::Error> {
+        let Some(table) = self.table.take() else {
+            return Ok(());
+        };
+        let written = table.thread.join();
+        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     /// Writes what was read, and the position; returns how many records that were.
@@ -345,6 +408,7 @@ impl Work {
     /// # Errors
     /// What the store says. This work cannot go on then.
     pub(super) fn write(&mut self) -> Result<u64, store::Error> {
+        self.hear_of_table()?;
         if self.unwritten {
             let (position, digest) = (self.position, self.digest);
             self.rows

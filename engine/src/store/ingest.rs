@@ -16,21 +16,22 @@ const TABLE: &str = "rows.ingest";
 
 impl Store {
     /// Takes in rows, sorted by key and each key once, `None` to delete, that bring the store to
-    /// `position`. They count as newer than what is there, and are on disk when this returns.
+    /// `position`; `digest` is that of all rows then, if it is known. They count as newer than what is there, and are on disk when this returns.
     ///
     /// # Errors
     /// What RocksDB says. Nothing of it is there then.
     pub fn ingest<'r>(
         &self,
-        rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+        rows: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'r [u8]>)>,
         position: i64,
+        digest: Option<u64>,
     ) -> Result<(), Error> {
         // What is in memory is older.
         self.push()?;
         let standing = Standing {
             position,
             written: None,
-            digest: None,
+            digest,
         };
         let complete_ms = self.complete_ms.load(Ordering::Acquire);
         self.take_table(standing, complete_ms, rows)
@@ -41,7 +42,7 @@ impl Store {
         &self,
         standing: Standing,
         complete_ms: i64,
-        rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+        rows: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'r [u8]>)>,
     ) -> Result<(), Error> {
         let path = self.path.join(TABLE);
         let options = self.shared.table_options();
@@ -82,7 +83,7 @@ impl Store {
 
 fn put<'r>(
     table: &mut SstFileWriter<'_>,
-    rows: impl IntoIterator<Item = (&'r [u8], Option<&'r [u8]>)>,
+    rows: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'r [u8]>)>,
 ) -> Result<(), rocksdb::Error> {
     for (key, value) in rows {
         match value {

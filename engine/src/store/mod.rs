@@ -189,6 +189,10 @@ impl Store {
         }
     }
 
+    pub(crate) fn cannot(&self, what: &'static str, error: std::io::Error) -> Error {
+        Error::io(&self.path, what, error)
+    }
+
     /// What to say if it is needed closed and somebody still has it.
     pub(crate) fn still_open(&self) -> Error {
         Error::Locked {

@@ -92,6 +92,7 @@ impl Shared {
         // Most reads of rows that are not there, of new objects, end here.
         options.set_memtable_prefix_bloom_ratio(0.05);
         options.set_memtable_whole_key_filtering(true);
+        options.set_level_zero_file_num_compaction_trigger(8);
         options.set_keep_log_file_num(2);
         options.create_if_missing(true);
         if let Some(env) = &self.env {
