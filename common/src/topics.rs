@@ -1,6 +1,6 @@
 //! The topics of an application: their names, and that they exist as they must be.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use anyhow::{Context as _, bail};
 use futures_util::future::try_join_all;
@@ -89,46 +89,84 @@ pub struct Spec {
 /// Creates what is missing, checks what is there, and returns the partitions of each topic.
 ///
 /// # Errors
-/// When the brokers cannot be reached within `timeout`, or an existing topic has another partition
-/// count or clean-up policy: the message names the topic, what it is and what it must be.
+/// As for [`Topics::look`] and [`Topics::ensure`].
 pub async fn ensure(
     kafka: &ClientConfig,
     topics: &[Spec],
     replication: i32,
     timeout: Duration,
 ) -> anyhow::Result<Vec<u32>> {
-    let admin: AdminClient<DefaultClientContext> = kafka.create().context("Kafka admin client")?;
-    let options = AdminOptions::new()
-        .request_timeout(Some(timeout))
-        .operation_timeout(Some(timeout));
-    let topics = topics
-        .iter()
-        .map(|spec| ensure_one(&admin, spec, replication, &options, timeout));
-    // All at once: each takes three questions to the brokers.
-    try_join_all(topics).await
+    Topics::look(kafka, timeout)?
+        .ensure(topics, replication)
+        .await
 }
 
-async fn ensure_one(
-    admin: &AdminClient<DefaultClientContext>,
-    spec: &Spec,
-    replication: i32,
-    options: &AdminOptions,
+/// The topics of a cluster.
+pub struct Topics {
+    admin: AdminClient<DefaultClientContext>,
     timeout: Duration,
-) -> anyhow::Result<u32> {
-    let existed = !create(admin, spec, replication, options).await?;
-    let count = partition_count(admin, &spec.name, timeout).await?;
-    if spec.exact && count != spec.partitions {
-        bail!(
-            "topic {} has {count} partitions and must have {}: keys would be looked for on \
-             the wrong partition; recreate it, or choose another application id",
-            spec.name,
-            spec.partitions
-        );
+    /// The partitions of those that were there.
+    known: HashMap<String, u32>,
+}
+
+impl Topics {
+    /// Asks what is there. `timeout` is for each question, also for those that follow.
+    ///
+    /// # Errors
+    /// When the brokers do not answer.
+    pub fn look(kafka: &ClientConfig, timeout: Duration) -> anyhow::Result<Self> {
+        let admin: AdminClient<DefaultClientContext> =
+            kafka.create().context("Kafka admin client")?;
+        // All of them: a question for one that is not there might create it.
+        let metadata = tokio::task::block_in_place(|| admin.inner().fetch_metadata(None, timeout));
+        let metadata = metadata.context("the brokers do not tell their topics")?;
+        let there = metadata.topics().iter().filter(|t| t.error().is_none());
+        let known = there.filter_map(|topic| {
+            let partitions = u32::try_from(topic.partitions().len()).ok()?;
+            (partitions > 0).then(|| (topic.name().to_owned(), partitions))
+        });
+        let known = known.collect();
+        Ok(Self {
+            admin,
+            timeout,
+            known,
+        })
     }
-    if existed {
-        check_settings(admin, spec, options, timeout).await?;
+
+    /// Creates what is missing, checks what is there, and returns the partitions of each topic.
+    ///
+    /// # Errors
+    /// When the brokers do not answer, or an existing topic has another partition count or clean-up policy: the message
+    /// names the topic, what it is and what it must be.
+    pub async fn ensure(&self, topics: &[Spec], replication: i32) -> anyhow::Result<Vec<u32>> {
+        // All at once: each takes up to three questions to the brokers.
+        try_join_all(topics.iter().map(|spec| self.ensure_one(spec, replication))).await
     }
-    Ok(count)
+
+    async fn ensure_one(&self, spec: &Spec, replication: i32) -> anyhow::Result<u32> {
+        let (admin, timeout) = (&self.admin, self.timeout);
+        let options = AdminOptions::new()
+            .request_timeout(Some(timeout))
+            .operation_timeout(Some(timeout));
+        let known = self.known.get(&spec.name).copied();
+        let existed = known.is_some() || !create(admin, spec, replication, &options).await?;
+        let count = match known {
+            Some(count) => count,
+            None => partition_count(admin, &spec.name, timeout).await?,
+        };
+        if spec.exact && count != spec.partitions {
+            bail!(
+                "topic {} has {count} partitions and must have {}: keys would be looked for on \
+                 the wrong partition; recreate it, or choose another application id",
+                spec.name,
+                spec.partitions
+            );
+        }
+        if existed {
+            check_settings(admin, spec, &options, timeout).await?;
+        }
+        Ok(count)
+    }
 }
 
 /// Creates the topic; `false` if it is there already.

@@ -116,8 +116,8 @@ impl Outputs {
 
     pub(crate) fn push(&mut self, output: Output) {
         let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        // Twice: while those of one epoch are delivered, those of the next come in.
-        self.bytes += 2 * (OUTPUT_BYTES + len(&output.key) + len(&output.value)) as u64;
+        // Three times: those of one epoch are kept until the next one is committed, and meanwhile more come in.
+        self.bytes += 3 * (OUTPUT_BYTES + len(&output.key) + len(&output.value)) as u64;
         self.records.push(output);
     }
 }

@@ -11,7 +11,7 @@ use common::{
     schema,
     shutdown::{self, Shutdown},
     telemetry,
-    topics::{self, LARGE_RECORDS, Names, Spec},
+    topics::{LARGE_RECORDS, Names, Spec, Topics},
 };
 use engine::{
     identity,
@@ -272,7 +272,8 @@ async fn try_topics(
     replication: i32,
 ) -> anyhow::Result<u32> {
     let timeout = Duration::from_secs(10);
-    let counts = topics::ensure(kafka, source, replication, timeout).await?;
+    let topics = Topics::look(kafka, timeout)?;
+    let counts = topics.ensure(source, replication).await?;
     let partitions = counts.first().copied().context("the source topic")?;
     let others = [
         (&names.states, partitions, true, true),
@@ -284,7 +285,7 @@ async fn try_topics(
     let others = others.map(|(name, partitions, exact, compact)| {
         spec(name, partitions, exact, compact, vec![LARGE_RECORDS])
     });
-    topics::ensure(kafka, &others, replication, timeout).await?;
+    topics.ensure(&others, replication).await?;
     Ok(partitions)
 }
 

@@ -9,12 +9,15 @@ use rdkafka::{ClientConfig, error::KafkaResult, producer::Producer as _};
 /// open.
 ///
 /// librdkafka looks for the coordinator at once; without a connection, as a client has none at first, only
-/// half a second later again. So a connection is waited for, but no longer than that.
+/// half a second later again. So a connection is waited for, but no longer than that; and then for the next one,
+/// because the first, to an address that has no broker's name yet, may be closed once the names are known.
 ///
 /// # Errors
 /// What librdkafka says.
 pub fn claim_id(producer: &kafka::Producer, within: Duration) -> KafkaResult<()> {
-    kafka::reaches_a_broker(producer.client(), Duration::from_millis(500));
+    for _ in 0..2 {
+        kafka::reaches_a_broker(producer.client(), Duration::from_millis(500));
+    }
     producer.init_transactions(within)
 }
 

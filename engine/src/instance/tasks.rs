@@ -73,6 +73,7 @@ impl<P: Processor> Conductor<P> {
     }
 
     fn act(&mut self, action: Action) {
+        tracing::debug!(?action, plan = ?self.cluster.plan_number(), "holding");
         match action {
             Action::Follow(partition) => self.restore(Job::Follow(partition)),
             Action::Restore(partition) => self.restore(Job::Restore(partition)),

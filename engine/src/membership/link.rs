@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use common::{kafka, topics::Names};
 use rdkafka::{
     Message as _, Offset, TopicPartitionList, consumer::Consumer as _, error::KafkaError,
+    message::BorrowedMessage,
 };
 
 use super::{InstanceId, PlanRow, Row};
@@ -31,21 +32,22 @@ pub enum News {
     Plan(PlanRow),
 }
 
-/// Reads both topics from their beginning.
+/// Reads both topics from their beginning, as they grow.
 pub struct Link {
-    instances: Reader,
-    plans: Reader,
+    follower: kafka::Consumer,
+    /// Reads to the present ends: assigned only meanwhile, and told of an end at once.
+    sprinter: kafka::Consumer,
+    instances: Reading,
+    plans: Reading,
 }
 
-struct Reader {
-    consumer: kafka::Consumer,
+/// How far a topic is read.
+struct Reading {
     topic: String,
-    /// Where the next record is expected.
-    position: i64,
-    /// Will the client tell the end? It does once behind every record, and after an assignment.
-    tells_end: bool,
-    /// The end as it was told before it was last reached.
-    reached: Option<i64>,
+    /// The offset behind the last record that the follower has given.
+    followed: i64,
+    /// The offset behind the last record that the sprinter has given, until the follower gets there.
+    ahead: i64,
 }
 
 impl Link {
@@ -55,50 +57,53 @@ impl Link {
     /// When librdkafka refuses the configuration.
     pub fn new(kafka: &kafka::Args, names: &Names, client_id: &str) -> anyhow::Result<Self> {
         let mut config = kafka.consumer(client_id, &format!("{client_id}-membership"));
+        config.set("fetch.wait.max.ms", "50");
+        let follower: kafka::Consumer = kafka::create(&config)?;
+        // The end of a topic is noticed with an answer to a fetch that has waited so long.
         config
-            .set("enable.partition.eof", "true")
-            // The end of a topic is noticed with the next answer to a fetch.
-            .set("fetch.wait.max.ms", "50");
-        let reader = |topic: &str| -> anyhow::Result<Reader> {
-            let mut reader = Reader {
-                consumer: kafka::create(&config)?,
-                topic: topic.to_owned(),
-                position: 0,
-                tells_end: false,
-                reached: None,
-            };
-            reader.assign()?;
-            Ok(reader)
+            .set("fetch.wait.max.ms", "2")
+            .set("enable.partition.eof", "true");
+        let link = Self {
+            follower,
+            sprinter: kafka::create(&config)?,
+            instances: Reading::of(&names.instances),
+            plans: Reading::of(&names.plans),
         };
-        Ok(Self {
-            instances: reader(&names.instances)?,
-            plans: reader(&names.plans)?,
-        })
+        let mut both = TopicPartitionList::new();
+        for reading in [&link.instances, &link.plans] {
+            both.add_partition_offset(&reading.topic, 0, Offset::Offset(0))?;
+        }
+        link.follower.assign(&both)?;
+        Ok(link)
     }
 
     /// What is there to read, waiting up to `timeout` for it.
     pub fn poll(&mut self, timeout: Duration, on: &mut impl FnMut(News)) {
-        let mut timeout = timeout;
-        while let Some(read) = self.instances.poll(timeout) {
-            timeout = Duration::ZERO;
-            if let Read::Record(key, value) = read {
-                on_instance(key, value, on);
-            }
-        }
-        for reader in [&self.instances, &self.plans] {
-            let consumer = &reader.consumer;
+        for consumer in [&self.follower, &self.sprinter] {
             consumer.context().reconnect(consumer.client());
         }
-        while let Some(read) = self.plans.poll(Duration::ZERO) {
-            if let Read::Record(_, value) = read {
-                on_plan(value, on);
+        let mut timeout = timeout;
+        while let Some(polled) = self.follower.poll(timeout) {
+            timeout = Duration::ZERO;
+            match polled {
+                Ok(message) if message.topic() == self.instances.topic => {
+                    if self.instances.follow(message.offset()) {
+                        on_instance(&message, on);
+                    }
+                }
+                Ok(message) => {
+                    if self.plans.follow(message.offset()) {
+                        on_plan(&message, on);
+                    }
+                }
+                Err(error) => tracing::debug!(%error, "membership"),
             }
         }
     }
 
     /// Reads both topics to their present ends, while `goes_on` says so. What was committed before the call is seen, unless its
     /// marker is still under way or another transaction is open before it: who waits for a plan of its
-    /// own looks for its number. The first plan that is there is read again: after a reset it is of
+    /// own looks for its number. All plans that are there are read again: after a reset they are of
     /// another generation, even if the new topic has nothing behind what was read of the old one.
     ///
     /// # Errors
@@ -111,141 +116,104 @@ impl Link {
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         let goes_on = || goes_on() && Instant::now() < deadline;
-        let end = self.instances.end();
-        self.instances.read_to(end, false, &goes_on, |key, value| {
-            on_instance(key, value, on);
-        })?;
-        let end = self.plans.end();
-        self.plans
-            .read_first_again(&goes_on, |value| on_plan(value, on))?;
-        self.plans
-            .read_to(end, true, &goes_on, |_, value| on_plan(value, on))
+        let from = self.instances.followed.max(self.instances.ahead);
+        let instances = &self.instances.topic;
+        let read = sprint(&self.sprinter, instances, from, &goes_on, |message| {
+            on_instance(message, on);
+        });
+        self.instances.ahead = read?;
+        let plans = &self.plans.topic;
+        let read = sprint(&self.sprinter, plans, 0, &goes_on, |message| {
+            on_plan(message, on);
+        });
+        self.plans.ahead = read?;
+        self.sprinter.unassign()?;
+        Ok(())
     }
 }
 
-fn on_instance(key: Vec<u8>, value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
-    let id = String::from_utf8_lossy(&key).into_owned();
-    match value.map(|json| Row::read(&json)).transpose() {
+impl Reading {
+    fn of(topic: &str) -> Self {
+        Self {
+            topic: topic.to_owned(),
+            followed: 0,
+            ahead: 0,
+        }
+    }
+
+    /// The follower has come to this record: is it news?
+    fn follow(&mut self, offset: i64) -> bool {
+        // Back again: the topic has been made anew.
+        if offset < self.followed {
+            self.ahead = 0;
+        }
+        self.followed = offset + 1;
+        offset >= self.ahead
+    }
+}
+
+/// Reads a topic from this offset up to its present end; returns the offset behind its last record.
+fn sprint(
+    consumer: &kafka::Consumer,
+    topic: &str,
+    from: i64,
+    goes_on: &dyn Fn() -> bool,
+    mut on: impl FnMut(&BorrowedMessage<'_>),
+) -> anyhow::Result<i64> {
+    // Behind the last record may come the end of a transaction, which nobody tells of: then the client's word is
+    // waited for. That takes a fetch that waits, so it is avoided.
+    let watermarks = consumer.fetch_watermarks(topic, 0, END);
+    let end = watermarks.ok().map(|(_, end)| end);
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(from))?;
+    consumer.assign(&list)?;
+    let mut position = from;
+    while end.is_none_or(|end| position < end) {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                position = message.offset() + 1;
+                on(&message);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => break,
+            Some(Err(error)) => tracing::debug!(%error, topic, "membership"),
+            None => {}
+        }
+        if !goes_on() {
+            anyhow::bail!("the end of {topic} was not reached; are the brokers up?");
+        }
+    }
+    Ok(position)
+}
+
+fn on_instance(message: &BorrowedMessage<'_>, on: &mut impl FnMut(News)) {
+    let id = String::from_utf8_lossy(message.key().unwrap_or_default()).into_owned();
+    match message.payload().map(Row::read).transpose() {
         Ok(row) => on(News::Row(id, row)),
         Err(error) => tracing::warn!(%error, instance = id, "unreadable row in instances: ignored"),
     }
 }
 
-fn on_plan(value: Option<Vec<u8>>, on: &mut impl FnMut(News)) {
-    match PlanRow::read(&value.unwrap_or_default()) {
+fn on_plan(message: &BorrowedMessage<'_>, on: &mut impl FnMut(News)) {
+    match PlanRow::read(message.payload().unwrap_or_default()) {
         Ok(plan) => on(News::Plan(plan)),
         Err(error) => tracing::warn!(%error, "unreadable row in plans: ignored"),
     }
 }
 
-/// Key and value of a record.
-type Keyed = (Vec<u8>, Option<Vec<u8>>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-enum Read {
-    Record(Vec<u8>, Option<Vec<u8>>),
-    End,
-    Trouble,
-}
-
-impl Reader {
-    /// Fetches from `position` on. Also makes the client tell the end again.
-    fn assign(&mut self) -> anyhow::Result<()> {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, 0, Offset::Offset(self.position))?;
-        self.consumer.assign(&list)?;
-        self.tells_end = true;
-        Ok(())
-    }
-
-    fn poll(&mut self, timeout: Duration) -> Option<Read> {
-        match self.consumer.poll(timeout)? {
-            Ok(message) => {
-                self.position = message.offset() + 1;
-                self.tells_end = true;
-                let key = message.key().unwrap_or_default().to_vec();
-                Some(Read::Record(key, message.payload().map(<[u8]>::to_vec)))
-            }
-            Err(KafkaError::PartitionEOF(_)) => {
-                self.tells_end = false;
-                Some(Read::End)
-            }
-            Err(error) => {
-                tracing::debug!(%error, topic = self.topic, "membership");
-                Some(Read::Trouble)
-            }
-        }
-    }
-
-    fn read_first_again(
-        &mut self,
-        goes_on: &dyn Fn() -> bool,
-        mut on: impl FnMut(Option<Vec<u8>>),
-    ) -> anyhow::Result<()> {
-        let position = std::mem::take(&mut self.position);
-        self.assign()?;
-        if position == 0 {
-            return Ok(());
-        }
-        let first = self.next(goes_on);
-        self.position = position;
-        if let Some((_, value)) = first? {
-            on(value);
-        }
-        self.assign()
-    }
-
-    /// The end of what is committed; `None` if the broker does not tell.
-    fn end(&self) -> Option<i64> {
-        let watermarks = self.consumer.fetch_watermarks(&self.topic, 0, END);
-        watermarks.ok().map(|(_, end)| end)
-    }
-
-    /// Reads up to `end`, which was asked for just now; or, if it is not known, until the client tells that
-    /// the end is reached. That takes a fetch that waits, so it is avoided. `assigned`: since `end` was asked for.
-    fn read_to(
-        &mut self,
-        end: Option<i64>,
-        mut assigned: bool,
-        goes_on: &dyn Fn() -> bool,
-        mut on: impl FnMut(Vec<u8>, Option<Vec<u8>>),
-    ) -> anyhow::Result<()> {
-        if !assigned && !self.tells_end {
-            if end.is_some() && end == self.reached {
-                return Ok(());
-            }
-            self.assign()?;
-            assigned = true;
-        }
-        // Behind the last record may come the end of a transaction, which nobody tells of.
-        while end.is_none_or(|end| self.position < end) {
-            match self.next(goes_on)? {
-                Some((key, value)) => on(key, value),
-                None if assigned => break,
-                // It may be the end as it was before.
-                None => {
-                    self.assign()?;
-                    assigned = true;
-                }
-            }
-        }
-        self.reached = end;
-        Ok(())
-    }
-
-    /// The next record; `None` at the end.
-    fn next(&mut self, goes_on: &dyn Fn() -> bool) -> anyhow::Result<Option<Keyed>> {
-        loop {
-            match self.poll(Duration::from_millis(100)) {
-                Some(Read::Record(key, value)) => return Ok(Some((key, value))),
-                Some(Read::End) => return Ok(None),
-                Some(Read::Trouble) | None => {}
-            }
-            if !goes_on() {
-                anyhow::bail!(
-                    "the end of {} was not reached; are the brokers up?",
-                    self.topic
-                );
-            }
-        }
+    #[test]
+    fn what_was_read_ahead_is_no_news_unless_the_topic_is_new() {
+        let mut reading = Reading::of("plans");
+        assert!(reading.follow(0));
+        reading.ahead = 3;
+        let news = [1, 2, 3, 4].map(|offset| reading.follow(offset));
+        assert_eq!(news, [false, false, true, true]);
+        // Made anew, and shorter than what was read of the old one.
+        reading.ahead = 9;
+        let news = [0, 1, 2].map(|offset| reading.follow(offset));
+        assert_eq!(news, [true; 3]);
     }
 }

@@ -32,16 +32,6 @@ impl Ends {
     }
 }
 
-/// The committed end, of the two offsets that librdkafka names for it and the start, the smaller one
-/// first: when records were deleted up to within an open transaction, that is the end.
-fn stable(low: i64, committed: (i64, i64)) -> i64 {
-    if committed.0 < low {
-        committed.0
-    } else {
-        committed.1
-    }
-}
-
 /// Two consumers: one reads committed records, the other only asks where the end is.
 pub(super) struct Changelog {
     fetcher: Fetcher,
@@ -80,16 +70,16 @@ impl Changelog {
         })
     }
 
-    /// Asks where a partition begins and ends.
+    /// Asks where partitions begin and end; returns that in the same order.
     ///
     /// # Errors
-    /// When the brokers do not tell. The clients have asked for the partition's leader anew then.
-    pub(super) fn ends(&self, partition: u32) -> anyhow::Result<Ends> {
+    /// When the brokers do not tell it of one of them. The clients have asked for the partitions' leaders anew then.
+    pub(super) fn ends(&self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
         // It reads nothing: this only hears what is wrong with it.
         self.uncommitted.poll(Duration::ZERO);
         let context = self.uncommitted.context();
         context.reconnect(self.uncommitted.client());
-        let ends = self.ask_for_ends(partition);
+        let ends = self.ask_for_ends(partitions);
         if ends.is_err() {
             // A client that reads nothing does not notice that a leader has left the cluster.
             for client in [&self.uncommitted, self.fetcher.consumer()] {
@@ -99,23 +89,40 @@ impl Changelog {
         ends
     }
 
-    fn ask_for_ends(&self, partition: u32) -> anyhow::Result<Ends> {
-        let number = i32::try_from(partition)?;
+    fn ask_for_ends(&self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
+        let reader = self.fetcher.consumer();
         // In this order: what was open at `high` is resolved if `stable` is not before it.
-        let (low, high) = self
-            .uncommitted
-            .fetch_watermarks(&self.topic, number, CALL)
-            .context("end of the changelog")?;
-        let committed = self
-            .fetcher
-            .consumer()
-            .fetch_watermarks(&self.topic, number, CALL)
-            .context("committed end of the changelog")?;
-        Ok(Ends {
-            low,
-            stable: stable(low, committed),
-            high,
-        })
+        let low = self.ask(&self.uncommitted, partitions, Offset::Beginning)?;
+        let high = self.ask(&self.uncommitted, partitions, Offset::End)?;
+        let stable = self.ask(reader, partitions, Offset::End)?;
+        let ends = low.into_iter().zip(high).zip(stable);
+        let ends = ends.map(|((low, high), stable)| Ends { low, stable, high });
+        Ok(ends.collect())
+    }
+
+    /// One question to each broker, for all partitions that it leads. Each answer may have to wait for that to a fetch.
+    fn ask(
+        &self,
+        client: &kafka::Consumer,
+        partitions: &[u32],
+        which: Offset,
+    ) -> anyhow::Result<Vec<i64>> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions {
+            list.add_partition_offset(&self.topic, i32::try_from(*partition)?, which)?;
+        }
+        let answer = client.offsets_for_times(list, CALL);
+        let answer = answer.context("ends of the changelog")?;
+        let offset = |partition: &u32| {
+            let found = answer.find_partition(&self.topic, i32::try_from(*partition)?);
+            let found = found.context("the broker does not name the partition")?;
+            found.error()?;
+            match found.offset() {
+                Offset::Offset(offset) => Ok(offset),
+                other => anyhow::bail!("the broker says that a partition ends at {other:?}"),
+            }
+        };
+        partitions.iter().map(offset).collect()
     }
 
     /// The end of a partition that is being read, as of the last answer of its broker.
@@ -154,26 +161,5 @@ impl Changelog {
             Offset::Offset(offset) => offset,
             _ => 0,
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_committed_end_may_be_before_the_start() {
-        let cases = [
-            (0, (0, 9), 9),
-            (5, (5, 9), 9),
-            // Deleted meanwhile: the start was asked for first.
-            (5, (7, 9), 9),
-            (9, (9, 9), 9),
-            // Deleted up to 150; a transaction is open at 101.
-            (150, (101, 150), 101),
-        ];
-        for (low, committed, expected) in cases {
-            assert_eq!(stable(low, committed), expected, "{low}, {committed:?}");
-        }
     }
 }

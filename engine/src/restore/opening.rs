@@ -62,9 +62,12 @@ impl Restorer {
         });
         for partition in found {
             let opened = self.folder.open(partition, now_ms());
-            match opened.and_then(|store| Ok((store.is_empty()?, store.position()?))) {
-                Ok((true, _)) => {}
-                Ok((false, position)) => self.stores.put(partition, Standing::idle(position)),
+            match opened.and_then(|store| Ok((store.is_empty()?, store.position()?, store))) {
+                Ok((true, ..)) => {}
+                Ok((false, position, store)) => {
+                    self.stores.put(partition, Standing::idle(position));
+                    self.surveyed.insert(partition, store);
+                }
                 Err(error) => (self.done)(Done::Failed(partition, error)),
             }
         }
@@ -117,7 +120,10 @@ impl Restorer {
         }
         let held = self.lent.remove(&partition).and_then(|lent| lent.store());
         let Some(store) = held else {
-            let store = self.folder.open(partition, now_ms())?;
+            let store = match self.surveyed.remove(&partition) {
+                Some(store) => self.folder.of_this_generation(partition, store)?,
+                None => self.folder.open(partition, now_ms())?,
+            };
             return Ok(Opened::Open(Arc::new(store)));
         };
         let trouble = match self.folder.known_damage(partition)? {

@@ -7,6 +7,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use super::{
     Done,
     begin::{Begin, by_tables, where_to_begin},
+    changelog::Ends,
     restorer::{Restorer, Tracked},
     work::Aim,
 };
@@ -34,8 +35,24 @@ impl Restorer {
             .collect();
         // Tasks before standbys.
         waiting.sort_unstable();
-        for (_, partition) in waiting {
-            if let Err(error) = self.begin(partition) {
+        let waiting: Vec<u32> = waiting
+            .into_iter()
+            .map(|(_, partition)| partition)
+            .collect();
+        if waiting.is_empty() {
+            return;
+        }
+        // All with one question; if there is no answer for one of them, those of the others shall not wait for that.
+        let together = self.changelog.ends(&waiting);
+        let together = together.map_err(|error| {
+            tracing::debug!(error = format!("{error:#}"), "asking for each end alone");
+        });
+        for (place, partition) in waiting.into_iter().enumerate() {
+            let ends = match &together {
+                Ok(ends) => Ok(ends[place]),
+                Err(()) => self.changelog.ends(&[partition]).map(|ends| ends[0]),
+            };
+            if let Err(error) = ends.and_then(|ends| self.begin(partition, ends)) {
                 if let Some(tracked) = self.tracked.get_mut(&partition) {
                     tracked.again.failed(Instant::now());
                 }
@@ -54,8 +71,7 @@ impl Restorer {
         read.any(|tracked| aim == Aim::Follow || tracked.work.aim() != Aim::Follow)
     }
 
-    fn begin(&mut self, partition: u32) -> anyhow::Result<()> {
-        let ends = self.changelog.ends(partition)?;
+    fn begin(&mut self, partition: u32, ends: Ends) -> anyhow::Result<()> {
         let aim = self.tracked.get(&partition).map(|t| t.work.aim());
         let others_are_read = aim.is_some_and(|aim| self.others_are_read(aim));
         let Some(tracked) = self.tracked.get_mut(&partition) else {

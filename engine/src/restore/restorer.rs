@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     memory::Pool,
-    store::{self, Folder},
+    store::{self, Folder, Store},
     timers::TimerOf,
     watchdog::Pulse,
     worker::now_ms,
@@ -65,6 +65,8 @@ pub(super) struct Restorer {
     pub(super) opening: BTreeMap<u32, Opening>,
     pub(super) tracked: BTreeMap<u32, Tracked>,
     pub(super) lent: BTreeMap<u32, Lent>,
+    /// Stores that the survey has opened: most of them are wanted at once. The others are closed after a while.
+    pub(super) surveyed: BTreeMap<u32, Store>,
     /// Partitions that were rebuilt because they differed, and have not been the same since.
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
@@ -92,6 +94,7 @@ impl Restorer {
             opening: BTreeMap::new(),
             tracked: BTreeMap::new(),
             lent: BTreeMap::new(),
+            surveyed: BTreeMap::new(),
             rebuilt: BTreeSet::new(),
             stores,
             timer_of,

@@ -21,8 +21,12 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// A standby on a quiet changelog asks so often whether it still has everything.
 const CONFIRM_EVERY_MS: i64 = 10 * 60 * 1000;
 
+/// A store that was surveyed is kept open for so long, for the task or the standby that it may be wanted for.
+const WANTED_WITHIN: Duration = Duration::from_secs(10);
+
 /// When what was done last.
 pub(super) struct Upkeep {
+    began: Instant,
     published: Instant,
     looked: Instant,
     looked_ms: i64,
@@ -32,6 +36,7 @@ pub(super) struct Upkeep {
 impl Upkeep {
     pub(super) fn new(now: Instant, now_ms: i64) -> Self {
         Self {
+            began: now,
             published: now,
             looked: now,
             looked_ms: now_ms,
@@ -111,6 +116,9 @@ impl Restorer {
         if due(self.upkeep.looked, LOOK_EVERY) {
             self.upkeep.looked = now;
             self.upkeep.looked_ms = now_ms();
+            if now.saturating_duration_since(self.upkeep.began) >= WANTED_WITHIN {
+                self.surveyed.clear();
+            }
             self.look_at_lent();
             self.look_at_tracked();
         }
@@ -198,7 +206,7 @@ impl Restorer {
 
     /// A standby that hears nothing asks whether there is nothing to hear.
     fn confirm(&mut self, partition: u32, now_ms: i64) {
-        match self.changelog.ends(partition) {
+        match self.changelog.ends(&[partition]).map(|ends| ends[0]) {
             Ok(ends) => {
                 if let Some(Tracked { work, .. }) = self.tracked.get_mut(&partition)
                     && ends.stable <= work.position()

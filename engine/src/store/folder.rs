@@ -117,7 +117,11 @@ impl Folder {
         Ok(store)
     }
 
-    fn of_this_generation(&self, partition: u32, store: Store) -> Result<Store, Error> {
+    /// The store, if it is of the folder's generation or none is known; otherwise an empty one in its place.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn of_this_generation(&self, partition: u32, store: Store) -> Result<Store, Error> {
         let Some(generation) = &self.generation else {
             return Ok(store);
         };
