@@ -127,7 +127,7 @@ struct Worker<P: Processor> {
     gave_up: bool,
     last_cut: Instant,
     /// How long it is from a cut to the news of its commit, as of late.
-    commit_takes: Duration,
+    commits: turn::Commits,
     /// Messages to take at a time.
     batch: usize,
     /// Do many records wait?
@@ -208,7 +208,7 @@ impl<P: Processor> Worker<P> {
                     watched: Instant::now(),
                     gave_up: false,
                     last_cut: Instant::now(),
-                    commit_takes: Duration::ZERO,
+                    commits: turn::Commits::default(),
                     batch: BATCH,
                     behind: false,
                     consumed: metrics::counter!("records_consumed_total"),

@@ -46,6 +46,26 @@ impl Kept {
     }
 }
 
+/// How long commits take, as TCP reckons the time of a round trip (RFC 6298).
+#[derive(Default)]
+pub(super) struct Commits {
+    mean: Duration,
+    /// The mean distance from it.
+    varies: Duration,
+}
+
+impl Commits {
+    fn heard(&mut self, took: Duration) {
+        self.varies = (self.varies * 7 + self.mean.abs_diff(took)) / 8;
+        self.mean = (self.mean * 7 + took) / 8;
+    }
+
+    /// Hardly ever longer than this.
+    fn take(&self) -> Duration {
+        self.mean + self.varies * 2
+    }
+}
+
 impl<P: Processor> Running<P> {
     /// Processes a record, or keeps it behind those that wait.
     fn take(
@@ -108,7 +128,7 @@ impl<P: Processor> Worker<P> {
         cut_after(
             self.settings.commit_interval,
             self.behind,
-            self.commit_takes,
+            self.commits.take(),
         )
     }
 
@@ -280,7 +300,7 @@ impl<P: Processor> Worker<P> {
         self.committing = false;
         match outcome {
             Outcome::Committed => {
-                self.commit_takes = (self.commit_takes * 7 + self.last_cut.elapsed()) / 8;
+                self.commits.heard(self.last_cut.elapsed());
                 for running in self.tasks.values_mut() {
                     running.task.committed();
                 }
@@ -365,6 +385,19 @@ mod tests {
         assert_eq!(waiting(7, within * 2, within), 0);
         // The end is that of the broker's last answer.
         assert_eq!(waiting(-7, within, within), 0);
+    }
+
+    #[test]
+    fn commits_take_what_they_took_and_more_if_they_vary() {
+        let taken = |times: [u64; 2]| {
+            let mut commits = Commits::default();
+            for took in times.into_iter().cycle().take(200) {
+                commits.heard(Duration::from_millis(took));
+            }
+            commits.take().as_millis()
+        };
+        assert_eq!(taken([10, 10]), 10);
+        assert!((19..25).contains(&taken([5, 15])), "{}", taken([5, 15]));
     }
 
     #[test]
