@@ -19,8 +19,9 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 use rdkafka_sys as rdsys;
+use smallvec::SmallVec;
 
-use crate::{events::Events, intake::SourceRecord};
+use crate::{events::Events, intake::SourceRecord, objects::LOOK_AHEAD};
 
 /// An answer to a fetch need not be smaller than this.
 const LEAST_ANSWER: usize = 1 << 20;
@@ -257,8 +258,16 @@ impl<'b> Messages<'b> {
         })
     }
 
+    /// The keys of records that come one after another from the same partition, and that partition, again and again.
+    pub fn for_each_run(self, mut on: impl FnMut(u32, &mut dyn Iterator<Item = &'b [u8]>)) {
+        let keys: SmallVec<[_; LOOK_AHEAD]> = self.keys().collect();
+        for run in keys.chunk_by(|(a, _), (b, _)| a == b) {
+            on(run[0].0, &mut run.iter().map(|(_, key)| *key));
+        }
+    }
+
     /// Partition and key of each record that has one.
-    pub fn keys(self) -> impl Iterator<Item = (u32, &'b [u8])> {
+    fn keys(self) -> impl Iterator<Item = (u32, &'b [u8])> {
         self.0.iter().filter_map(|message| {
             // SAFETY: as in `iter`. The message of an error or of an end has no key.
             let (partition, key) = unsafe {

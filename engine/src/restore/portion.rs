@@ -1,12 +1,14 @@
 //! The last value of each key of a part of the changelog: what becomes a table.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, hint::black_box};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use crate::{
     digest,
+    objects::LOOK_AHEAD,
     store::{self, OBJECT, Store, TIMER},
     timers::{self, TimerOf},
 };
@@ -47,6 +49,21 @@ struct Span {
 }
 
 impl Portion {
+    /// Brings what is known of these keys near. A key is found by way of several places, each known from the one before;
+    /// step by step for many keys, their waits for memory overlap.
+    pub(super) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        let hashes = keys.map(|key| hash(&self.hasher, key));
+        // The first that may be it: nearly always it is.
+        let found = hashes.filter_map(|hash| self.places.find(hash, |_| true));
+        let rows: SmallVec<[usize; LOOK_AHEAD]> = found.copied().collect();
+        for row in &rows {
+            black_box(self.rows[*row].key.len);
+        }
+        for row in &rows {
+            black_box(of(&self.pieces, self.rows[*row].key).last());
+        }
+    }
+
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
         let hash = hash(&self.hasher, key);
         let (pieces, rows) = (&self.pieces, &self.rows);

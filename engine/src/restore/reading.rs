@@ -11,7 +11,7 @@ use super::{
     restorer::{Restorer, Tracked},
     work::Aim,
 };
-use crate::fetch::Fetched;
+use crate::{fetch::Fetched, objects::LOOK_AHEAD};
 
 /// An open transaction is looked at this often.
 const OPEN_TRANSACTION: Duration = Duration::from_millis(20);
@@ -163,27 +163,34 @@ impl Restorer {
         let mut failed = Vec::new();
         let batch = self.changelog.next(wait);
         let now = Instant::now();
-        for fetched in batch.iter() {
-            match fetched {
-                Fetched::Record(partition, record) => {
-                    if let Some(tracked) = self.tracked.get_mut(&partition) {
-                        let work = &mut tracked.work;
-                        let taken = work.take(record.offset, record.key, record.value, now);
-                        if let Err(error) = taken {
-                            failed.push((partition, error));
+        for messages in batch.chunks(LOOK_AHEAD) {
+            messages.for_each_run(|partition, keys| {
+                if let Some(tracked) = self.tracked.get(&partition) {
+                    tracked.work.look_ahead(keys);
+                }
+            });
+            for fetched in messages.iter() {
+                match fetched {
+                    Fetched::Record(partition, record) => {
+                        if let Some(tracked) = self.tracked.get_mut(&partition) {
+                            let work = &mut tracked.work;
+                            let taken = work.take(record.offset, record.key, record.value, now);
+                            if let Err(error) = taken {
+                                failed.push((partition, error));
+                            }
                         }
                     }
-                }
-                Fetched::End(end) => {
-                    if let Some(tracked) = self.tracked.get_mut(&end.partition) {
-                        tracked.work.reached_end(end.offset);
+                    Fetched::End(end) => {
+                        if let Some(tracked) = self.tracked.get_mut(&end.partition) {
+                            tracked.work.reached_end(end.offset);
+                        }
                     }
+                    Fetched::Trouble(RDKafkaErrorCode::AutoOffsetReset, text) => {
+                        tracing::warn!(text, "the changelog lacks an offset: looking at its ends");
+                        lost = true;
+                    }
+                    Fetched::Trouble(code, text) => tracing::debug!(?code, text, "restore"),
                 }
-                Fetched::Trouble(RDKafkaErrorCode::AutoOffsetReset, text) => {
-                    tracing::warn!(text, "the changelog lacks an offset: looking at its ends");
-                    lost = true;
-                }
-                Fetched::Trouble(code, text) => tracing::debug!(?code, text, "restore"),
             }
         }
         drop(batch);

@@ -187,6 +187,13 @@ impl Work {
         self.digest = None;
     }
 
+    /// Brings what is known of these keys near: see [`Portion::look_ahead`].
+    pub(super) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
+        if let Rows::Portion(portion) = &self.rows {
+            portion.look_ahead(keys);
+        }
+    }
+
     /// A record of the changelog; one without a key that a row may have is none of ours.
     ///
     /// # Errors

@@ -97,9 +97,6 @@ impl Shared {
         options.set_write_buffer_manager(&self.memtables);
         options.set_write_buffer_size(MEMTABLE_BYTES);
         options.set_arena_block_size(ARENA_BYTES);
-        // Most reads of rows that are not there, of new objects, end here.
-        options.set_memtable_prefix_bloom_ratio(0.05);
-        options.set_memtable_whole_key_filtering(true);
         // Their filters are at hand, and each time they are merged costs as much as all of the level below.
         options.set_level_zero_file_num_compaction_trigger(8);
         options.set_keep_log_file_num(2);

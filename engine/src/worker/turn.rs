@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use smallvec::SmallVec;
-
 use super::{BATCH, Ended, Running, Worker, now_ms};
 use crate::{
     commit::{CALL_ENDS_WITHIN, Outcome, Todo},
@@ -144,12 +142,11 @@ impl<P: Processor> Worker<P> {
         let batch = self.fetcher.next_few(self.patience(), self.batch);
         let now = Instant::now();
         for messages in batch.chunks(LOOK_AHEAD) {
-            let keys: SmallVec<[_; LOOK_AHEAD]> = messages.keys().collect();
-            for keys in keys.chunk_by(|(a, _), (b, _)| a == b) {
-                if let Some(running) = self.tasks.get(&keys[0].0) {
-                    running.task.look_ahead(keys.iter().map(|(_, key)| *key));
+            messages.for_each_run(|partition, keys| {
+                if let Some(running) = self.tasks.get(&partition) {
+                    running.task.look_ahead(keys);
                 }
-            }
+            });
             for fetched in messages.iter() {
                 let (partition, record) = match fetched {
                     Fetched::Record(partition, record) => (partition, record),
