@@ -26,7 +26,7 @@ impl Restorer {
             let work = &tracked.work;
             let unresolved = work.aim() == Aim::RESTORE;
             let unread = !(work.reading || work.is_complete());
-            unresolved || (unread && !(tracked.waits && self.others_are_read(work.aim())))
+            unresolved || (unread && !(tracked.waits && self.others_are_read(work.aim(), now)))
         };
         let due = self.tracked.iter().filter(|(_, t)| t.again.at <= now);
         let needing = due.filter(|(_, tracked)| needs(tracked));
@@ -66,14 +66,15 @@ impl Restorer {
 
     /// Is there much to read for another store, so that one for this aim must wait? Each is read at once, as far as
     /// memory goes: all rows in one table need no merging, and their digest is known.
-    fn others_are_read(&self, aim: Aim) -> bool {
-        let mut read = self.tracked.values().filter(|t| t.work.is_sorted());
+    fn others_are_read(&self, aim: Aim, now: Instant) -> bool {
+        let mut read = self.tracked.values().filter(|t| t.work.is_sorted(now));
         read.any(|tracked| aim == Aim::Follow || tracked.work.aim() != Aim::Follow)
     }
 
     fn begin(&mut self, partition: u32, ends: Ends) -> anyhow::Result<()> {
         let aim = self.tracked.get(&partition).map(|t| t.work.aim());
-        let others_are_read = aim.is_some_and(|aim| self.others_are_read(aim));
+        let now = Instant::now();
+        let others_are_read = aim.is_some_and(|aim| self.others_are_read(aim, now));
         let Some(tracked) = self.tracked.get_mut(&partition) else {
             return Ok(());
         };
@@ -115,7 +116,7 @@ impl Restorer {
                             let from = unseen.unwrap_or(offset);
                             self.changelog.read_from(partition, from)?;
                         }
-                        work.begin(offset, unseen, ends.stable, tables);
+                        work.begin(offset, unseen, ends.stable, tables, now);
                         work.reading = !there;
                     }
                 }
@@ -125,7 +126,6 @@ impl Restorer {
             if ends.is_resolved() {
                 work.resolved(ends.stable);
             } else {
-                let now = Instant::now();
                 tracked.again.at = now + OPEN_TRANSACTION;
                 let (stable, high) = (ends.stable, ends.high);
                 let Some((at, after)) = tracked.again.left_open else {

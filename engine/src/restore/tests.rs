@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use proptest::prelude::*;
@@ -73,7 +73,8 @@ fn model(changelog: &[Offset]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 fn work(store: Arc<Store>, aim: Aim, by_tables: bool, end: i64) -> Work {
     let mut work = Work::new(store, aim, timer_of, Instant::now()).unwrap();
     let unseen = work.store.unseen().unwrap();
-    work.begin(work.position(), unseen, end, by_tables);
+    let now = Instant::now();
+    work.begin(work.position(), unseen, end, by_tables, now);
     work
 }
 
@@ -366,7 +367,7 @@ fn rows_that_wait_survive_that_reading_begins_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut work = work(open(dir.path()), Aim::RESTORE, false, 9);
     read(&mut work, &changelog, 5);
-    work.begin(work.position(), None, 9, true);
+    work.begin(work.position(), None, 9, true, Instant::now());
     read(&mut work, &changelog, 9);
     work.write().unwrap();
     assert_eq!(content(&work.store), model(&changelog));
@@ -389,9 +390,12 @@ fn a_standby_that_falls_far_behind_turns_to_tables_and_back() {
     read(&mut work, &changelog, 59);
     assert!(work.portion_bytes() > 0, "the rows wait to be sorted");
     assert!(!work.is_due(Instant::now()) && !work.has_whole_portion());
-    assert!(work.is_sorted(), "others wait");
+    let now = Instant::now();
+    assert!(work.is_sorted(now), "others wait");
+    let later = now + Duration::from_secs(2);
+    assert!(!work.is_sorted(later), "but not for brokers that are away");
     read(&mut work, &changelog, 60);
-    assert!(work.has_whole_portion() && !work.is_sorted());
+    assert!(work.has_whole_portion() && !work.is_sorted(now));
     assert!(work.write_beside().unwrap() > 0);
     assert_eq!(work.portion_bytes(), 0);
     work.confirm(1000);

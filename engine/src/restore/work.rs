@@ -21,6 +21,9 @@ use crate::{
     timers::{self, TimerOf},
 };
 
+/// A changelog that gives nothing for so long is not being read, whatever its client does.
+const GIVES_WITHIN: Duration = Duration::from_secs(1);
+
 /// What the work is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Aim {
@@ -62,6 +65,8 @@ pub(super) struct Work {
     waiting: u64,
     /// Is the changelog being read?
     pub(super) reading: bool,
+    /// When something was read last, or reading began.
+    read_at: Instant,
     /// The end of the changelog, as far as it is known, and whether it has been reached.
     end: Option<i64>,
     at_end: bool,
@@ -129,6 +134,7 @@ impl Work {
             table: None,
             waiting: 0,
             reading: false,
+            read_at: started,
             end: None,
             at_end: false,
             started,
@@ -169,8 +175,16 @@ impl Work {
     }
 
     /// The changelog is read from `position` on, or from `unseen` if the store holds what nobody has read.
-    pub(super) fn begin(&mut self, position: i64, unseen: Option<i64>, end: i64, by_tables: bool) {
+    pub(super) fn begin(
+        &mut self,
+        position: i64,
+        unseen: Option<i64>,
+        end: i64,
+        by_tables: bool,
+        now: Instant,
+    ) {
         self.position = position;
+        self.read_at = now;
         self.unseen = unseen;
         self.meter = Meter::at(position);
         self.end = Some(end);
@@ -228,6 +242,7 @@ impl Work {
             self.rows.put(key, value, now);
         }
         self.position = offset + 1;
+        self.read_at = now;
         self.at_end = false;
         self.unwritten = true;
         Ok(())
@@ -345,9 +360,10 @@ impl Work {
         self.is_complete() && self.table.is_none()
     }
 
-    /// Are rows being read to be sorted into tables, with more to come?
-    pub(super) fn is_sorted(&self) -> bool {
-        self.reading && !self.at_end && matches!(self.rows, Rows::Portion(_))
+    /// Are rows being read to be sorted into tables, with more to come? Nobody waits for brokers that give nothing.
+    pub(super) fn is_sorted(&self, now: Instant) -> bool {
+        let comes = now.saturating_duration_since(self.read_at) < GIVES_WITHIN;
+        self.reading && !self.at_end && comes && matches!(self.rows, Rows::Portion(_))
     }
 
     pub(super) fn portion_bytes(&self) -> usize {
