@@ -32,6 +32,7 @@ mod progress;
 mod reading;
 mod restorer;
 mod stores;
+mod table;
 #[cfg(test)]
 mod tests;
 mod upkeep;

@@ -373,6 +373,22 @@ fn rows_that_wait_survive_that_reading_begins_again() {
     assert_eq!(content(&work.store), model(&changelog));
 }
 
+/// A thread that cannot write its table tells whoever waits for it, and the store stays where it was.
+#[test]
+fn a_table_that_cannot_be_written_is_heard_of() {
+    let changelog: Vec<Offset> = (0..9).map(|n| Some((n, Some(n)))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::RESTORE, true, 9);
+    read(&mut work, &changelog, 9);
+    // In the way of the file.
+    std::fs::create_dir(dir.path().join("0/rows.ingest")).unwrap();
+    assert_eq!(work.write_beside().unwrap(), 9);
+    work.resolved(9);
+    assert!(work.is_complete() && !work.is_whole());
+    work.write().unwrap_err();
+    assert_eq!(work.store.position().unwrap(), 0);
+}
+
 #[test]
 fn a_standby_that_falls_far_behind_turns_to_tables_and_back() {
     let changelog: Vec<Offset> = (0..60)

@@ -4,7 +4,6 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use super::{
     portion::Portion,
     progress::Meter,
     stores::{Phase, Standing},
+    table::Table,
 };
 use crate::{
     digest::{self, Comparison, Digest, Verdict},
@@ -90,12 +90,6 @@ pub(super) struct Work {
     unseen: Option<i64>,
     /// The changelog does not have that record: it was never committed, whatever its writer was told.
     pub(super) uncommitted: Option<i64>,
-}
-
-/// A table on its way into the store, written by a thread of its own.
-struct Table {
-    thread: JoinHandle<Result<(), store::Error>>,
-    bytes: usize,
 }
 
 /// What must be known of a row when another takes its place.
@@ -372,13 +366,12 @@ impl Work {
 
     /// Memory of the table that is being written.
     pub(super) fn table_bytes(&self) -> usize {
-        self.table.as_ref().map_or(0, |table| table.bytes)
+        self.table.as_ref().map_or(0, Table::bytes)
     }
 
     /// Must rows be written by now? And what a thread has written must be heard of.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let is_written = |table: &Table| table.thread.is_finished();
-        self.rows.is_due(now) || self.table.as_ref().is_some_and(is_written)
+        self.rows.is_due(now) || self.table.as_ref().is_some_and(Table::is_written)
     }
 
     /// Is there a portion, and no more to come for it?
@@ -403,27 +396,15 @@ impl Work {
         let Some(portion) = self.rows.take_portion() else {
             return Ok(0);
         };
-        let (bytes, position, timer_of) = (portion.bytes(), self.position, self.timer_of);
-        let store = Arc::clone(&self.store);
-        let thread = thread::Builder::new()
-            .name("table".into())
-            .spawn(move || portion.ingest(&store, position, timer_of))
-            .map_err(|error| {
-                self.store
-                    .cannot("cannot start a thread to write it", error)
-            })?;
-        self.table = Some(Table { thread, bytes });
+        let table = Table::begin(portion, &self.store, self.position, self.timer_of)?;
+        self.table = Some(table);
         self.unwritten = false;
         Ok(std::mem::take(&mut self.waiting))
     }
 
     /// Waits for the table that is being written, if one is.
     fn hear_of_table(&mut self) -> Result<(), store::Error> {
-        let Some(table) = self.table.take() else {
-            return Ok(());
-        };
-        let written = table.thread.join();
-        written.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.table.take().map_or(Ok(()), Table::end)
     }
 
     /// Writes what was read, and the position; returns how many records that were.
