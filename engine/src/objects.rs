@@ -9,8 +9,11 @@
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
-use hashbrown::{HashTable, hash_table};
+use hashbrown::HashTable;
 use smallvec::SmallVec;
+
+use entries::Entries;
+use gone::Gone;
 
 use crate::{
     digest,
@@ -19,6 +22,9 @@ use crate::{
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
+
+mod entries;
+mod gone;
 
 /// Keys that are looked at together.
 pub const LOOK_AHEAD: usize = 32;
@@ -76,7 +82,7 @@ pub struct Objects<V> {
     hasher: RandomState,
     /// Places in `entries`, by key.
     places: HashTable<usize>,
-    entries: Vec<Entry<V>>,
+    entries: Entries<Entry<V>>,
     /// Asked for since the last cut, with the order of their keys.
     touched: Vec<(u64, usize)>,
     bytes: usize,
@@ -89,6 +95,9 @@ pub struct Objects<V> {
     account: Account,
     /// Where the search for something to let go stands.
     hand: usize,
+    /// What has been let go since the last cut: only that can be in the epoch that is being committed, and not
+    /// here.
+    gone: Gone,
 }
 
 impl<V: Value> Objects<V> {
@@ -98,7 +107,7 @@ impl<V: Value> Objects<V> {
             staged: None,
             hasher: RandomState::default(),
             places: HashTable::new(),
-            entries: Vec::new(),
+            entries: Entries::new(),
             touched: Vec::new(),
             bytes: 0,
             touched_bytes: 0,
@@ -106,6 +115,7 @@ impl<V: Value> Objects<V> {
             last: None,
             account: pool.open(),
             hand: 0,
+            gone: Gone::default(),
         }
     }
 
@@ -162,7 +172,7 @@ impl<V: Value> Objects<V> {
     /// Brings an entry in from the store.
     fn admit(&mut self, hash: u64, key: &[u8]) -> Result<usize, store::Error> {
         let key = row_key(OBJECT, key).into_boxed_slice();
-        let (value, row_hash) = self.load(&key)?.unzip();
+        let (value, row_hash) = self.load(hash, &key)?.unzip();
         let place = self.entries.len();
         let mut entry = Entry {
             value,
@@ -183,13 +193,14 @@ impl<V: Value> Objects<V> {
         Ok(place)
     }
 
-    /// The value and its row's hash.
-    fn load(&self, row: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
+    /// The value and its row's hash; `hash` is that of the key.
+    fn load(&self, hash: u64, row: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
         let decode = |bytes: &[u8]| {
             let value = V::decode(bytes).map_err(|e| self.store.corrupt(row, e))?;
             Ok((value, digest::of_row(row, bytes)))
         };
-        if let Some(staged) = self.staged.as_ref().and_then(|epoch| epoch.row(row)) {
+        let staged = self.staged.as_ref().filter(|_| self.gone.may_have(hash));
+        if let Some(staged) = staged.and_then(|epoch| epoch.row(row)) {
             return staged.map(decode).transpose();
         }
         self.store.get(row)?.as_deref().map(decode).transpose()
@@ -212,6 +223,7 @@ impl<V: Value> Objects<V> {
         (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
         self.account.set(self.bytes);
+        self.gone.clear();
         self.shrink();
         self.account.set(self.bytes);
     }
@@ -261,29 +273,33 @@ impl<V: Value> Objects<V> {
                 self.let_go(self.hand);
             }
         }
+        if self.places.capacity() > 4 * self.places.len().max(LOOK_AHEAD) {
+            let (hasher, entries) = (&self.hasher, &self.entries);
+            let again = |at: &usize| hash(hasher, &entries[*at].key[1..]);
+            self.places.shrink_to(2 * entries.len(), again);
+        }
     }
 
     /// Removes an entry; the last one takes its place.
     fn let_go(&mut self, place: usize) {
         let last = self.entries.len() - 1;
-        if let Ok(found) = self.place_of(place) {
+        let hash = self.hash_at(place);
+        self.gone.add(hash);
+        if let Ok(found) = self.places.find_entry(hash, |at| *at == place) {
             found.remove();
         }
+        let hash = self.hash_at(last);
         if place != last
-            && let Ok(mut found) = self.place_of(last)
+            && let Ok(mut found) = self.places.find_entry(hash, |at| *at == last)
         {
             *found.get_mut() = place;
         }
         let entry = self.entries.swap_remove(place);
-        self.bytes -= entry.bytes;
+        self.bytes -= entry.map_or(0, |entry| entry.bytes);
     }
 
-    fn place_of(
-        &mut self,
-        place: usize,
-    ) -> Result<hash_table::OccupiedEntry<'_, usize>, hash_table::AbsentEntry<'_, usize>> {
-        let hash = hash(&self.hasher, &self.entries[place].key[1..]);
-        self.places.find_entry(hash, |at| *at == place)
+    fn hash_at(&self, place: usize) -> u64 {
+        hash(&self.hasher, &self.entries[place].key[1..])
     }
 
     /// `epoch` is being committed: its rows come before the store's.
@@ -296,6 +312,7 @@ impl<V: Value> Objects<V> {
         self.staged = None;
         self.places.clear();
         self.entries.clear();
+        self.gone.clear();
         self.touched.clear();
         (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
