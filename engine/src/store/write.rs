@@ -99,12 +99,13 @@ impl Store {
         let Some(standing) = overlay.standing() else {
             return Ok(());
         };
-        if overlay.rows().len() >= TABLE_ROWS && self.takes_tables() {
-            return self.take_table(standing, complete_ms, overlay.rows());
+        let (meta, order) = (meta_rows(standing, complete_ms), overlay.order());
+        let rows = overlay.rows(&order);
+        if overlay.len() >= TABLE_ROWS && self.takes_tables() {
+            return self.take_table(standing, complete_ms, rows);
         }
         let mut batch = WriteBatch::default();
-        let meta = meta_rows(standing, complete_ms);
-        for (key, value) in as_rows(&meta).chain(overlay.rows()) {
+        for (key, value) in as_rows(&meta).chain(rows) {
             match value {
                 Some(value) => batch.put(key, value),
                 None => batch.delete(key),
