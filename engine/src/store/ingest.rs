@@ -1,9 +1,14 @@
 //! Many rows at once: sorted, written as a table of RocksDB's own, and taken in as it is. That skips
 //! the memtable and costs a seventh of the CPU of writing batches.
 
-use std::{fs, io, sync::atomic::Ordering};
+use std::{
+    fs::{self, File},
+    io,
+    sync::atomic::Ordering,
+};
 
 use rocksdb::{IngestExternalFileOptions, SstFileWriter};
+use rustix::fs::Advice;
 
 use super::{
     Error, Store,
@@ -52,6 +57,8 @@ impl Store {
             put(&mut table, rows)?;
             table.finish()
         });
+        // Under this name, it will not be there any more.
+        let file = File::open(&path);
         let mut how = IngestExternalFileOptions::default();
         how.set_move_files(true);
         let ingested = written.and_then(|()| {
@@ -59,6 +66,9 @@ impl Store {
                 .ingest_external_file_opts(&how, vec![path.as_path()])
         });
         ingested.map_err(|e| self.error(e))?;
+        if let Ok(file) = file {
+            keep_at_hand(&file);
+        }
         self.complete_on_disk_ms
             .store(complete_ms, Ordering::Release);
         Ok(())
@@ -78,6 +88,14 @@ impl Store {
     #[must_use]
     pub fn takes_tables(&self) -> bool {
         self.shared.on_disk
+    }
+}
+
+/// RocksDB tells the kernel to forget a table once it is written. Most of what is looked up is in the newest tables, and
+/// each of their blocks would be fetched from the disk by itself: with 2,000,000 objects, that costs the worker a sixth.
+fn keep_at_hand(file: &File) {
+    if let Err(error) = rustix::fs::fadvise(file, 0, None, Advice::WillNeed) {
+        tracing::debug!(%error, "the kernel does not read a table ahead");
     }
 }
 
