@@ -68,7 +68,7 @@ pub struct Args {
     /// How often to commit: the time until a change can be read; ten times as rarely while records wait
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
-    /// Memory for stores, caches, epochs and queues together, in MiB
+    /// Memory of the process, in MiB: what stores, caches, epochs and queues may take follows from it
     #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 384)]
     pub memory_mb: usize,
     /// Longest object id, in bytes

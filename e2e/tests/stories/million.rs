@@ -11,7 +11,7 @@ use crate::report;
 
 const OBJECTS: &str = "1000000";
 /// Less than these objects take.
-const MEMORY_MIB: u64 = 96;
+const MEMORY_MIB: u64 = 160;
 /// What the process may take with that: code, clients, and what allocators keep come on top.
 const PROCESS_MIB: u64 = 320;
 const CHANGED: usize = 200;
