@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, env = "COMMIT_INTERVAL", value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
     pub commit_interval: Duration,
     /// Memory of the process, in MiB: what stores, caches, epochs and queues may take follows from it
-    #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 384)]
+    #[arg(long, env = "MEMORY_MB", value_name = "MIB", default_value_t = 432)]
     pub memory_mb: usize,
     /// Longest object id, in bytes
     #[arg(

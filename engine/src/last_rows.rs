@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
 use crate::objects::LOOK_AHEAD;
@@ -11,6 +11,8 @@ use crate::objects::LOOK_AHEAD;
 /// Keys and values lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
 pub(crate) const PIECE: usize = 256 << 10;
 
+/// Values have room in multiples of this: where one was that has become longer, others will fit.
+const GRAIN: usize = 32;
 /// What it takes a row to be sorted.
 const SORTED_BYTES: usize = size_of::<(u64, u32)>() + size_of::<u32>();
 
@@ -22,8 +24,10 @@ pub(crate) struct LastRows {
     /// Places in `rows`, by key.
     places: HashTable<u32>,
     hasher: RandomState,
-    /// Where values were that have become longer: room for others.
-    free: Vec<Span>,
+    /// Where values were that have become longer, by the room that is there.
+    free: HashMap<usize, Vec<Span>, RandomState>,
+    /// How many of them.
+    freed: usize,
     /// Memory of all pieces.
     bytes: usize,
 }
@@ -68,8 +72,8 @@ impl LastRows {
         }
         let place = short(self.rows.len());
         let row = Row {
-            key: self.keep(key),
-            value: value.map(|value| self.keep(value)),
+            key: self.keep(key, key.len()),
+            value: value.map(|value| self.keep_value(value)),
         };
         self.rows.push(row);
         let (pieces, rows, hasher) = (&self.pieces, &self.rows, &self.hasher);
@@ -111,12 +115,18 @@ impl LastRows {
     /// Writes a value where the last one was, if it fits.
     fn replace(&mut self, old: Option<Span>, value: Option<&[u8]>) -> Option<Span> {
         match (old, value) {
-            (Some(old), Some(value)) if value.len() <= old.len as usize => {
+            (Some(old), Some(value)) if value.len() <= room(old.len as usize) => {
                 Some(self.put_at(old, value))
             }
             (old, value) => {
-                let new = value.map(|value| self.keep(value));
-                self.free.extend(old);
+                let new = value.map(|value| self.keep_value(value));
+                if let Some(old) = old {
+                    self.free
+                        .entry(room(old.len as usize))
+                        .or_default()
+                        .push(old);
+                    self.freed += 1;
+                }
                 new
             }
         }
@@ -131,15 +141,22 @@ impl LastRows {
         }
     }
 
-    fn keep(&mut self, bytes: &[u8]) -> Span {
-        // Not for what would waste most of it, as a key would.
-        let fits = |span: &mut Span| (bytes.len()..2 * bytes.len()).contains(&(span.len as usize));
-        if let Some(span) = self.free.pop_if(fits) {
-            return self.put_at(span, bytes);
+    fn keep_value(&mut self, value: &[u8]) -> Span {
+        let room = room(value.len());
+        match self.free.get_mut(&room).and_then(Vec::pop) {
+            Some(span) => {
+                self.freed -= 1;
+                self.put_at(span, value)
+            }
+            None => self.keep(value, room),
         }
-        let has_room = |piece: &Vec<u8>| piece.capacity() - piece.len() >= bytes.len();
+    }
+
+    /// Writes bytes where nothing was, with so much room.
+    fn keep(&mut self, bytes: &[u8], room: usize) -> Span {
+        let has_room = |piece: &Vec<u8>| piece.capacity() - piece.len() >= room;
         if !self.pieces.last().is_some_and(has_room) {
-            let piece = Vec::with_capacity(PIECE.max(bytes.len()));
+            let piece = Vec::with_capacity(PIECE.max(room));
             self.bytes += piece.capacity();
             self.pieces.push(piece);
         }
@@ -147,6 +164,7 @@ impl LastRows {
         let piece = &mut self.pieces[number];
         let at = short(piece.len());
         piece.extend_from_slice(bytes);
+        piece.resize(piece.len() + room - bytes.len(), 0);
         Span {
             piece: short(number),
             at,
@@ -158,7 +176,7 @@ impl LastRows {
     pub(crate) fn bytes(&self) -> usize {
         let places = self.places.capacity() * (size_of::<u32>() + 1);
         let rows = self.rows.capacity() * (size_of::<Row>() + SORTED_BYTES);
-        let free = self.free.capacity() * size_of::<Span>();
+        let free = self.freed * size_of::<Span>();
         self.bytes + places + rows + free
     }
 
@@ -199,6 +217,11 @@ impl LastRows {
             })
         })
     }
+}
+
+/// The room that a value of so many bytes gets.
+fn room(len: usize) -> usize {
+    len.next_multiple_of(GRAIN)
 }
 
 /// The first bytes of a key, as a number that sorts like them.

@@ -47,10 +47,10 @@ impl Shares {
         let percent = |percent: usize| budget / 100 * percent;
         let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
         Self {
-            stores: percent(27),
-            objects: percent(37),
+            stores: percent(25),
+            objects: percent(38),
             epoch: percent(24) / workers,
-            queue: queue(percent(7) / workers),
+            queue: queue(percent(6) / workers),
             restore_queue: queue(percent(4)),
         }
     }
