@@ -1,7 +1,7 @@
 //! What a report costs as things grow: agents of an object, objects, partitions.
 //!
 //! Agents grow while the number of votes stays a million: a report is one of ten votes or one of a thousand, and the
-//! data are as many. Objects grow on the smallest `--memory-mb` that there is, until their store is more than ten times
+//! data are as many. Objects grow on the smallest `--memory-mb` that there is, until their store is many times
 //! as large; each exists before anything is measured. Where Kafka Streams would need most of an hour, only ours
 //! is measured.
 
