@@ -6,13 +6,19 @@ use foldhash::fast::RandomState;
 use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
-use crate::objects::LOOK_AHEAD;
+use crate::{
+    keys::{hash, head, in_common},
+    objects::LOOK_AHEAD,
+};
 
 /// Keys and values lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
 pub(crate) const PIECE: usize = 256 << 10;
 
 /// Values have room in multiples of this: where one was that has become longer, others will fit.
 const GRAIN: usize = 32;
+/// Bytes of memory that come together, and how many of them are looked at ahead.
+const LINE: usize = 64;
+const LINES: usize = 8;
 /// What it takes a row to be sorted.
 const SORTED_BYTES: usize = size_of::<(u64, u32)>() + size_of::<u32>();
 
@@ -58,7 +64,8 @@ impl LastRows {
             black_box(self.at(*row).key.len);
         }
         for row in &rows {
-            black_box(self.bytes_of(self.at(*row).key).last());
+            let (key, value) = self.get(*row);
+            black_box(glance(key) + value.map_or(0, glance));
         }
     }
 
@@ -183,12 +190,7 @@ impl LastRows {
     /// The places from `from` on, sorted by key. Keys lie all over memory: most comparisons do without them.
     pub(crate) fn sorted(&self, from: usize) -> Vec<u32> {
         let places = short(from)..short(self.rows.len());
-        let mut keys = places.clone().map(|place| self.get(place).0);
-        let first = keys.next().unwrap_or_default();
-        let common = keys.fold(first.len(), |common, key| {
-            let both = first[..common].iter().zip(key);
-            both.take_while(|(a, b)| a == b).count()
-        });
+        let common = in_common(places.clone().map(|place| self.get(place).0));
         let heads = places.map(|place| (head(&self.get(place).0[common..]), place));
         let mut heads: Vec<_> = heads.collect();
         heads.sort_unstable_by(|(a, x), (b, y)| {
@@ -208,8 +210,8 @@ impl LastRows {
             let rows: SmallVec<[Row; LOOK_AHEAD]> =
                 places.iter().map(|place| self.at(*place)).collect();
             for row in &rows {
-                black_box(self.bytes_of(row.key).first());
-                black_box(row.value.map(|value| self.bytes_of(value).first()));
+                let value = row.value.map_or(0, |value| glance(self.bytes_of(value)));
+                black_box(glance(self.bytes_of(row.key)) + value);
             }
             rows.into_iter().map(|row| {
                 let value = row.value.map(|value| self.bytes_of(value));
@@ -219,17 +221,15 @@ impl LastRows {
     }
 }
 
+/// Looks at the first bytes of some lines of memory: they are near then.
+fn glance(bytes: &[u8]) -> usize {
+    let lines = bytes.chunks(LINE).take(LINES);
+    lines.map(|line| usize::from(line[0])).sum()
+}
+
 /// The room that a value of so many bytes gets.
 fn room(len: usize) -> usize {
     len.next_multiple_of(GRAIN)
-}
-
-/// The first bytes of a key, as a number that sorts like them.
-fn head(key: &[u8]) -> u64 {
-    let mut head = [0; 8];
-    let len = key.len().min(head.len());
-    head[..len].copy_from_slice(&key[..len]);
-    u64::from_be_bytes(head)
 }
 
 fn of(pieces: &[Vec<u8>], span: Span) -> &[u8] {
@@ -240,11 +240,4 @@ fn of(pieces: &[Vec<u8>], span: Span) -> &[u8] {
 /// No record and no piece is larger than 4 GiB, and no memory holds so many rows.
 fn short(number: usize) -> u32 {
     u32::try_from(number).expect("less than 4 GiB")
-}
-
-fn hash(hasher: &RandomState, key: &[u8]) -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let mut hasher = hasher.build_hasher();
-    hasher.write(key);
-    hasher.finish()
 }

@@ -16,6 +16,7 @@ pub mod guard;
 pub mod identity;
 pub mod instance;
 pub mod intake;
+mod keys;
 mod last_rows;
 pub mod lookup;
 pub mod membership;

@@ -18,6 +18,7 @@ use gone::Gone;
 use crate::{
     digest,
     epoch::{ROW_BYTES, Rows, TaskEpoch},
+    keys::{hash, head, in_common},
     memory::{Account, Pool},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
@@ -164,7 +165,7 @@ impl<V: Value> Objects<V> {
             std::hint::black_box((entry.used, entry.value.is_some()));
         }
         for entry in entries() {
-            std::hint::black_box(entry.key.last());
+            std::hint::black_box(entry.key.last().copied());
             std::hint::black_box(entry.value.as_ref().map(Value::glance));
         }
     }
@@ -238,19 +239,10 @@ impl<V: Value> Objects<V> {
     /// themselves, each in a place of its own, are hardly looked at.
     fn sort_touched(&mut self) {
         let entries = &self.entries;
-        let Some(first) = self.touched.first().map(|(_, at)| &*entries[*at].key) else {
-            return;
-        };
-        let common = self.touched.iter().fold(first.len(), |common, (_, at)| {
-            let pairs = first[..common].iter().zip(&*entries[*at].key);
-            pairs.take_while(|(a, b)| a == b).count()
-        });
+        let keys = self.touched.iter().map(|(_, at)| &*entries[*at].key);
+        let common = in_common(keys);
         for (order, at) in &mut self.touched {
-            let mut bytes = [0; 8];
-            let rest = &entries[*at].key[common..];
-            let len = rest.len().min(8);
-            bytes[..len].copy_from_slice(&rest[..len]);
-            *order = u64::from_be_bytes(bytes);
+            *order = head(&entries[*at].key[common..]);
         }
         self.touched.sort_unstable_by(|(a, x), (b, y)| {
             a.cmp(b).then_with(|| entries[*x].key.cmp(&entries[*y].key))
@@ -346,13 +338,6 @@ impl<V: Value> Entry<V> {
         let value = self.value.as_ref().map_or(0, Value::heap_bytes);
         size_of::<Self>() + ENTRY_BYTES + self.key.len() + value
     }
-}
-
-fn hash(hasher: &RandomState, key: &[u8]) -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let mut hasher = hasher.build_hasher();
-    hasher.write(key);
-    hasher.finish()
 }
 
 #[cfg(test)]
