@@ -12,7 +12,7 @@ use crate::report;
 const OBJECTS: &str = "1000000";
 /// Less than these objects take.
 const MEMORY_MIB: u64 = 160;
-/// What the process may take with that: code, clients, and what allocators keep come on top.
+/// What a debug build of the process may take with that.
 const PROCESS_MIB: u64 = 320;
 const CHANGED: usize = 200;
 /// For a debug build, on a machine that does other things too.

@@ -66,8 +66,9 @@ impl Store {
                 .ingest_external_file_opts(&how, vec![path.as_path()])
         });
         ingested.map_err(|e| self.error(e))?;
-        if let Ok(file) = file {
-            keep_at_hand(&file);
+        let at_hand = file.and_then(|file| keep_at_hand(&file));
+        if let Err(error) = at_hand {
+            tracing::debug!(%error, "the kernel does not read a table ahead");
         }
         self.complete_on_disk_ms
             .store(complete_ms, Ordering::Release);
@@ -93,10 +94,8 @@ impl Store {
 
 /// RocksDB tells the kernel to forget a table once it is written. Most of what is looked up is in the newest tables, and
 /// each of their blocks would be fetched from the disk by itself: with 2,000,000 objects, that costs the worker a sixth.
-fn keep_at_hand(file: &File) {
-    if let Err(error) = rustix::fs::fadvise(file, 0, None, Advice::WillNeed) {
-        tracing::debug!(%error, "the kernel does not read a table ahead");
-    }
+fn keep_at_hand(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, Advice::WillNeed)?)
 }
 
 fn put<'r>(
