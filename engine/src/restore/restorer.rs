@@ -224,7 +224,10 @@ impl Restorer {
             if let Err(error) = written {
                 failed.push((*partition, error));
             }
-            work.confirm(now_ms);
+            if work.confirm(now_ms) && work.waits_for_transaction() {
+                let position = work.position();
+                tracing::info!(partition, position, "all that is committed is in the store");
+            }
             // What is written already, first: it waits for nothing.
             let (table, portion) = (work.table_bytes(), work.portion_bytes());
             portions.push((table, table + portion, *partition));

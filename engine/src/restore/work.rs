@@ -379,12 +379,20 @@ impl Work {
         (self.at_end || self.is_complete()) && self.portion_bytes() > 0
     }
 
-    /// Tells the store that it lacks nothing at `now_ms`, if the end was reached and all is written.
-    pub(super) fn confirm(&mut self, now_ms: i64) {
-        if self.confirmed && !self.unwritten && self.table.is_none() && self.at_end {
+    /// Tells the store that it lacks nothing at `now_ms`, if the end was reached and all is written. Is that
+    /// news?
+    pub(super) fn confirm(&mut self, now_ms: i64) -> bool {
+        let whole = self.confirmed && !self.unwritten && self.table.is_none() && self.at_end;
+        if whole {
             self.store.complete_at(now_ms);
             self.confirmed = false;
         }
+        whole
+    }
+
+    /// Is the end not known yet, because a transaction is open?
+    pub(super) fn waits_for_transaction(&self) -> bool {
+        self.aim == Aim::RESTORE
     }
 
     /// Has a thread write the portion; returns how many records that are.
