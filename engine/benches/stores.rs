@@ -78,7 +78,7 @@ fn restore(c: &mut Criterion) {
                 let sorted = sorted
                     .iter()
                     .map(|(k, v)| (k.as_slice(), Some(v.as_slice())));
-                store.ingest(sorted, 1, None).expect("rows are taken in");
+                store.ingest(sorted, 1).expect("rows are taken in");
                 total += started.elapsed();
             }
             total

@@ -22,6 +22,7 @@ pub mod lookup;
 pub mod membership;
 pub mod memory;
 pub mod objects;
+mod pending;
 pub mod processor;
 pub mod produce;
 pub mod query;

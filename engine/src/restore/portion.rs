@@ -1,24 +1,34 @@
 //! A part of a changelog: the last row of each key becomes a table.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+    hint::black_box,
+    iter,
+    ops::Bound,
+};
+
+use smallvec::SmallVec;
 
 use crate::{
     digest,
     last_rows::LastRows,
-    store::{self, OBJECT, Store, TIMER},
+    objects::LOOK_AHEAD,
+    pending::PendingRows,
+    store::{self, Store, TIMER},
     timers::{self, TimerOf},
 };
 
 /// The last row of each key, of a part of the changelog.
 #[derive(Default)]
 pub(super) struct Portion {
-    rows: LastRows,
+    rows: PendingRows,
 }
 
 impl Portion {
-    /// As for [`LastRows::look_ahead`].
+    /// As for [`LastRows::look_ahead`](crate::last_rows::LastRows::look_ahead).
     pub(super) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.rows.look_ahead(keys);
+        self.rows.objects().look_ahead(keys);
     }
 
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
@@ -40,38 +50,56 @@ impl Portion {
         position: i64,
         timer_of: TimerOf,
     ) -> Result<(), store::Error> {
-        let places = self.rows.sorted(0);
-        let is_before = |place: &u32| self.rows.get(*place).0 < [TIMER].as_slice();
-        let (objects, others) = places.split_at(places.partition_point(is_before));
-        let (digest, timers) = digest_and_timers(self.rows.at_places(objects), timer_of);
-        let digest = store.is_empty()?.then_some(digest);
-        let timers = timers.iter().map(|(due_ms, place)| {
-            let (key, _) = self.rows.get(objects[*place as usize]);
-            let key = timers::row_key(*due_ms, &key[1..]);
-            (Cow::Owned(key), Some(&[][..]))
-        });
+        let was_empty = store.is_empty()?;
+        let objects = self.rows.objects();
+        let order = objects.sorted(0);
+        // Each look at a row costs a wait for memory: what is to be known of it is found out as it is written.
+        let (digest, due) = (Cell::new(0_u64), RefCell::new(Vec::new()));
+        let look = |(key, value): (&[u8], Option<&[u8]>), place| {
+            let Some(value) = value else { return };
+            digest.set(digest.get().wrapping_add(digest::of_row(key, value)));
+            let timer = timer_of(value).map(|due_ms| (due_ms, place));
+            due.borrow_mut().extend(timer);
+        };
+        let rows = objects.at_places(&order).zip(0..);
+        let rows = rows.inspect(|(row, place)| look(*row, *place));
+        let timer = [TIMER].as_slice();
+        let before = self.rows.before_objects();
+        let before = before.chain(rows.map(|(row, _)| row));
+        let before = before.chain(self.rows.behind_objects(Bound::Excluded(timer)));
+        let timers = iter::once_with(|| in_order_of_time(due.take(), objects, &order)).flatten();
+        let timers = timers.map(|key| (Cow::Owned(key), Some(&[][..])));
+        let behind = self.rows.others((Bound::Excluded(timer), Bound::Unbounded));
         let borrowed = |(key, value)| (Cow::Borrowed(key), value);
-        let objects = self.rows.at_places(objects).map(borrowed);
-        let others = self.rows.at_places(others).map(borrowed);
-        store.ingest(objects.chain(timers).chain(others), position, digest)
+        let rows = before.map(borrowed).chain(timers);
+        store.ingest(rows.chain(behind.map(borrowed)), position)?;
+        if was_empty {
+            store.apply(iter::empty(), position, Some(digest.get()))?;
+        }
+        Ok(())
     }
 }
 
-/// The digest of a store that has these sorted rows and no others, and the timers that they name, sorted: when each is
-/// due, and the place of the row. In one go: each look at a row costs a wait for memory.
-fn digest_and_timers<'r>(
-    rows: impl Iterator<Item = (&'r [u8], Option<&'r [u8]>)>,
-    timer_of: TimerOf,
-) -> (u64, Vec<(i64, u32)>) {
-    let (mut digest, mut timers) = (0_u64, Vec::new());
-    for ((key, value), place) in rows.zip(0..) {
-        if let (Some(&OBJECT), Some(value)) = (key.first(), value) {
-            digest = digest.wrapping_add(digest::of_row(key, value));
-            timers.extend(timer_of(value).map(|due_ms| (due_ms, place)));
+/// The rows of timers: of each it is known when it is due, and where in `order` the row is that names it.
+fn in_order_of_time(
+    mut due: Vec<(i64, u32)>,
+    objects: &LastRows,
+    order: &[u32],
+) -> impl Iterator<Item = Vec<u8>> {
+    due.sort_unstable();
+    let chunks = (0..due.len()).step_by(LOOK_AHEAD);
+    chunks.flat_map(move |at| {
+        let due = due.iter().skip(at).take(LOOK_AHEAD);
+        let key = |place: u32| &objects.get(order[place as usize]).0[1..];
+        let timers: SmallVec<[_; LOOK_AHEAD]> = due.map(|(ms, place)| (*ms, key(*place))).collect();
+        // Keys lie all over memory: their waits for it overlap.
+        for (_, key) in &timers {
+            black_box(key.first());
         }
-    }
-    timers.sort_unstable();
-    (digest, timers)
+        timers
+            .into_iter()
+            .map(|(due_ms, key)| timers::row_key(due_ms, key))
+    })
 }
 
 #[cfg(test)]
@@ -81,16 +109,27 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{last_rows, store::Shared};
+    use crate::{pending::is_object, store::Shared};
 
-    /// Keys that begin alike, differ early, differ late, or are the beginning of others.
+    /// Keys that begin alike, differ early, differ late, or are the beginning of others; and keys before, between and
+    /// behind those of objects and timers.
     fn key() -> impl Strategy<Value = Vec<u8>> {
         let common = prop_oneof![
+            Just(&b"a"[..]),
+            Just(&b"p"[..]),
+            Just(&b"z"[..]),
             Just(&b"o"[..]),
             Just(&b"osite-"[..]),
             Just(&b"osite-0123456789"[..])
         ];
         (common, proptest::collection::vec(0..3_u8, 0..3)).prop_map(|(a, b)| [a, &b].concat())
+    }
+
+    /// Some rows name one.
+    fn timer_of(row: &[u8]) -> Option<i64> {
+        row.first()
+            .filter(|first| **first % 3 == 0)
+            .map(|first| i64::from(first % 5))
     }
 
     proptest! {
@@ -108,15 +147,24 @@ mod tests {
                 portion.put(key, value.as_deref());
                 map.insert(key.clone(), value);
             }
-            prop_assert!(portion.bytes() >= last_rows::PIECE);
-            portion.ingest(&store, 7, |_| None).unwrap();
+            prop_assert!(portion.bytes() > 0);
+            portion.ingest(&store, 7, timer_of).unwrap();
             prop_assert_eq!(store.position().unwrap(), 7);
-            let mut digest = 0_u64;
+            let (mut digest, mut timers) = (0_u64, Vec::new());
             for (key, value) in map {
                 prop_assert_eq!(&store.get(&key).unwrap(), &value);
-                let row = value.map_or(0, |value| digest::of_row(&key, &value));
-                digest = digest.wrapping_add(row);
+                let Some(value) = value.filter(|_| is_object(&key)) else { continue };
+                digest = digest.wrapping_add(digest::of_row(&key, &value));
+                timers.extend(timer_of(&value).map(|due_ms| timers::row_key(due_ms, &key[1..])));
             }
+            timers.sort_unstable();
+            let mut found = Vec::new();
+            let visit = |key: &[u8], _: &[u8]| {
+                found.push(key.to_vec());
+                true
+            };
+            store.scan(&[TIMER], visit).unwrap();
+            prop_assert_eq!(found, timers);
             prop_assert_eq!(store.known_digest().unwrap(), Some(digest));
         }
     }

@@ -249,10 +249,12 @@ impl Work {
         value: Option<&[u8]>,
         now: Instant,
     ) -> Result<(), store::Error> {
-        let [before, after] = self.count(key, value)?;
-        if before == after || matches!(self.rows, Rows::Portion(_)) {
+        if matches!(self.rows, Rows::Portion(_)) {
+            // Of rows that are sorted first, it is known when they are in the store.
+            self.digest = None;
             return Ok(());
         }
+        let [before, after] = self.count(key, value)?;
         for (timer_ms, row) in [(before, None), (after, Some(&[][..]))] {
             if let Some(timer_ms) = timer_ms {
                 let key = timers::row_key(timer_ms, &key[1..]);

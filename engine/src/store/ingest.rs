@@ -21,7 +21,8 @@ const TABLE: &str = "rows.ingest";
 
 impl Store {
     /// Takes in rows, sorted by key and each key once, `None` to delete, that bring the store to
-    /// `position`; `digest` is that of all rows then, if it is known. They count as newer than what is there, and are on disk when this returns.
+    /// `position`. They count as newer than what is there, and are on disk when this returns. The digest of all rows
+    /// is not known then.
     ///
     /// # Errors
     /// What RocksDB says. Nothing of it is there then.
@@ -29,14 +30,13 @@ impl Store {
         &self,
         rows: impl IntoIterator<Item = (impl AsRef<[u8]>, Option<&'r [u8]>)>,
         position: i64,
-        digest: Option<u64>,
     ) -> Result<(), Error> {
         // What is in memory is older.
         self.push()?;
         let standing = Standing {
             position,
             written: None,
-            digest,
+            digest: None,
         };
         let complete_ms = self.complete_ms.load(Ordering::Acquire);
         self.take_table(standing, complete_ms, rows)

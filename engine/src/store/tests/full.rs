@@ -55,17 +55,15 @@ fn a_failure_in_the_background_comes_out_of_a_later_write() {
 fn a_table_that_does_not_fit_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(&shared(), dir.path(), "app", 0).unwrap();
-    store
-        .ingest([(&b"oa"[..], Some(&b"1"[..]))], 7, None)
-        .unwrap();
+    store.ingest([(&b"oa"[..], Some(&b"1"[..]))], 7).unwrap();
     let table = dir.path().join("0/rows.ingest");
     symlink("/dev/full", &table).unwrap();
-    let error = store.ingest([(&b"oa"[..], None)], 9, None).unwrap_err();
+    let error = store.ingest([(&b"oa"[..], None)], 9).unwrap_err();
     assert_eq!(error.trouble(), Trouble::NoSpace, "{error}");
     assert_eq!(store.position().unwrap(), 7);
     // Space again: RocksDB has removed what it could not finish.
     assert!(!table.is_symlink());
-    store.ingest([(&b"oa"[..], None)], 9, None).unwrap();
+    store.ingest([(&b"oa"[..], None)], 9).unwrap();
     assert_eq!(store.get(b"oa").unwrap(), None);
     assert_eq!(store.position().unwrap(), 9);
 }

@@ -33,10 +33,10 @@ fn tables_are_newer_than_what_is_there_and_older_than_what_follows() {
     // In the memtable, not flushed.
     store.apply_rows(&rows, 2).unwrap();
     let first = [("oa", Some("2")), ("ob", None), ("oc", Some("2"))];
-    store.ingest(table(&first), 5, None).unwrap();
+    store.ingest(table(&first), 5).unwrap();
     assert_eq!(all(&store), pairs(&[("oa", "2"), ("oc", "2")]));
-    store.ingest(table(&[("oc", Some("3"))]), 6, None).unwrap();
-    store.ingest(table(&[]), 7, None).unwrap();
+    store.ingest(table(&[("oc", Some("3"))]), 6).unwrap();
+    store.ingest(table(&[]), 7).unwrap();
     store.apply_rows(&[row("a", None)], 9).unwrap();
     assert_eq!(all(&store), pairs(&[("oc", "3")]));
     assert_eq!(store.position().unwrap(), 9);
@@ -57,7 +57,7 @@ fn an_unfinished_table_is_removed() {
     assert!(!left.exists());
     // Nor is one in the way that was left without a restart.
     std::fs::write(&left, b"half a table").unwrap();
-    store.ingest(table(&[("oa", Some("1"))]), 1, None).unwrap();
+    store.ingest(table(&[("oa", Some("1"))]), 1).unwrap();
     assert_eq!(all(&store), pairs(&[("oa", "1")]));
     assert!(!left.exists());
 }

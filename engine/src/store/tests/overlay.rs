@@ -113,7 +113,7 @@ proptest! {
                     model.position += 2;
                     let rows = put(&mut model, rows);
                     let rows = rows.iter().map(|(key, value)| (&key[..], value.as_deref()));
-                    store.ingest(rows, model.position, None).unwrap();
+                    store.ingest(rows, model.position).unwrap();
                     (model.unseen, model.digest) = (None, None);
                     on_disk = model.clone();
                 }
