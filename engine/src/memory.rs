@@ -19,6 +19,8 @@ const TAKES_PERCENT: usize = 115;
 /// A short message in librdkafka's queue takes so many times the bytes that librdkafka counts for it, what
 /// an answer adds to a queue that was not quite full included.
 const MESSAGE_OVERHEAD: usize = 12;
+/// As does a row of a changelog, which is some times as long.
+const ROW_OVERHEAD: usize = 6;
 /// A consumer whose queue is smaller than this starves.
 const LEAST_QUEUE: usize = 1 << 20;
 
@@ -45,13 +47,13 @@ impl Shares {
         let workers = usize::try_from(workers).unwrap_or(usize::MAX).max(1);
         let budget = ((mib.max(LEAST_MIB) << 20) - FIXED) / TAKES_PERCENT * 100;
         let percent = |percent: usize| budget / 100 * percent;
-        let queue = |bytes: usize| (bytes / MESSAGE_OVERHEAD).max(LEAST_QUEUE);
+        let queue = |bytes: usize, overhead: usize| (bytes / overhead).max(LEAST_QUEUE);
         Self {
             stores: percent(25),
             objects: percent(38),
             epoch: percent(24) / workers,
-            queue: queue(percent(6) / workers),
-            restore_queue: queue(percent(4)),
+            queue: queue(percent(6) / workers, MESSAGE_OVERHEAD),
+            restore_queue: queue(percent(6), ROW_OVERHEAD),
         }
     }
 
@@ -59,7 +61,7 @@ impl Shares {
     #[must_use]
     pub fn total(&self, workers: usize) -> usize {
         let epochs = self.epoch * workers;
-        let queues = (self.queue * workers + self.restore_queue) * MESSAGE_OVERHEAD;
+        let queues = self.queue * workers * MESSAGE_OVERHEAD + self.restore_queue * ROW_OVERHEAD;
         FIXED + (self.stores + self.objects + epochs + queues) / 100 * TAKES_PERCENT
     }
 }

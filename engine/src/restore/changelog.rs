@@ -49,10 +49,10 @@ impl Changelog {
     ) -> anyhow::Result<Self> {
         let client_id = format!("{application_id}-restore");
         let mut config = kafka.consumer(&client_id, application_id);
-        // Where there is much to read, it is one partition at a time.
+        // Where there is much to read, it is one partition at a time: one half comes while the other is read.
         let of_one = "fetch.message.max.bytes";
         if config.get(of_one).is_none() {
-            config.set(of_one, queue_bytes.to_string());
+            config.set(of_one, (queue_bytes / 2).to_string());
         }
         fetch::bound_queue(&mut config, queue_bytes);
         let mut uncommitted = config.clone();

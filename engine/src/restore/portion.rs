@@ -94,7 +94,7 @@ fn in_order_of_time(
         let timers: SmallVec<[_; LOOK_AHEAD]> = due.map(|(ms, place)| (*ms, key(*place))).collect();
         // Keys lie all over memory: their waits for it overlap.
         for (_, key) in &timers {
-            black_box(key.first());
+            black_box(key.first().copied());
         }
         timers
             .into_iter()
