@@ -1,7 +1,11 @@
 //! Looks now and then for what operators do by mistake, and what would otherwise show late or never:
 //! a source topic that has grown, and consumers that use the application's id as their group.
 
-use std::{sync::mpsc, thread, time::Duration};
+use std::{
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use common::kafka;
@@ -12,8 +16,8 @@ const CALL: Duration = Duration::from_secs(5);
 
 /// What is looked at.
 pub struct Settings {
-    /// How to reach Kafka.
-    pub kafka: kafka::Args,
+    /// A client that somebody else polls, and connects again.
+    pub client: Arc<kafka::Consumer>,
     /// The application: its id is the consumer group that offsets are committed under.
     pub application_id: String,
     /// The source topic.
@@ -33,25 +37,17 @@ pub struct Findings {
 /// Starts looking, from a thread of its own; it ends when the returned sender is dropped.
 ///
 /// # Errors
-/// When librdkafka refuses the configuration.
+/// When there is no thread for it.
 pub fn start(
     settings: Settings,
     on: impl Fn(Findings) + Send + 'static,
 ) -> anyhow::Result<mpsc::Sender<()>> {
-    let client = settings.kafka.consumer(
-        &format!("{}-guard", settings.application_id),
-        &settings.application_id,
-    );
-    let client: kafka::Consumer = kafka::create(&client)?;
     let (stop, stopped) = mpsc::channel();
     thread::Builder::new()
         .name("guard".into())
         .spawn(move || {
             while stopped.recv_timeout(EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                // It reads nothing: this only hears what is wrong with it.
-                client.poll(Duration::ZERO);
-                client.context().reconnect(client.client());
-                match look(&settings, &client) {
+                match look(&settings) {
                     Ok(findings) => on(findings),
                     Err(error) => tracing::debug!(error = format!("{error:#}"), "guard"),
                 }
@@ -61,7 +57,8 @@ pub fn start(
     Ok(stop)
 }
 
-fn look(settings: &Settings, client: &kafka::Consumer) -> anyhow::Result<Findings> {
+fn look(settings: &Settings) -> anyhow::Result<Findings> {
+    let client = &settings.client;
     let metadata = client.fetch_metadata(Some(&settings.source), CALL)?;
     let mut topics = metadata.topics().iter();
     let source = topics.find(|topic| topic.name() == settings.source);

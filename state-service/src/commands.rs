@@ -9,8 +9,13 @@ use common::{
     schema::{self, ClearOverride, DeleteObject, SetState},
     topics::Names,
 };
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::{
+    ClientConfig,
+    error::KafkaResult,
+    producer::{FutureProducer, FutureRecord, Producer as _},
+};
 use serde::Serialize;
+use tokio::sync::OnceCell;
 
 /// Where a command stands in the source topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,40 +47,51 @@ impl std::str::FromStr for Position {
 
 /// Writes commands.
 pub(crate) struct Commands {
-    producer: FutureProducer<kafka::Context>,
-    connection: kafka::Context,
+    config: ClientConfig,
+    /// From the first command on: most instances write none.
+    client: OnceCell<Client>,
     topic: String,
     set_state: Encoder<SetState>,
     clear_override: Encoder<ClearOverride>,
     delete_object: Encoder<DeleteObject>,
 }
 
+struct Client {
+    producer: FutureProducer<kafka::Context>,
+    connection: kafka::Context,
+}
+
+impl Client {
+    fn new(config: &ClientConfig) -> KafkaResult<Self> {
+        let connection = kafka::Context::of(config);
+        Ok(Self {
+            producer: config.create_with_context(connection.clone())?,
+            connection,
+        })
+    }
+}
+
 impl Commands {
-    pub(crate) async fn new(
-        kafka: &kafka::Args,
-        registry: &Registry,
-        names: &Names,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn new(kafka: &kafka::Args, registry: &Registry, names: &Names) -> Self {
         let topic = names.reports.clone();
         let mut config = kafka.producer(&format!("{topic}-commands"));
         // Somebody is waiting for the answer.
         config
             .set("linger.ms", "0")
             .set("message.timeout.ms", "10000");
-        let connection = kafka::Context::of(&config);
         let (set_state, clear_override, delete_object) = tokio::join!(
             registry.encoder(&topic, schema::SET_STATE),
             registry.encoder(&topic, schema::CLEAR_OVERRIDE),
             registry.encoder(&topic, schema::DELETE_OBJECT),
         );
-        Ok(Self {
-            producer: config.create_with_context(connection.clone())?,
-            connection,
+        Self {
+            config,
+            client: OnceCell::new(),
             set_state,
             clear_override,
             delete_object,
             topic,
-        })
+        }
     }
 
     pub(crate) async fn set_state(&self, command: &SetState) -> anyhow::Result<Position> {
@@ -99,11 +115,13 @@ impl Commands {
         encoder: &Encoder<T>,
         command: &T,
     ) -> anyhow::Result<Position> {
+        let client = async || Client::new(&self.config);
+        let client = self.client.get_or_try_init(client).await?;
         // It may ask a broker, and wait for the answer.
-        tokio::task::block_in_place(|| self.connection.reconnect(self.producer.client()));
+        tokio::task::block_in_place(|| client.connection.reconnect(client.producer.client()));
         let value = encoder.encode(command)?;
         let record = FutureRecord::to(&self.topic).key(object_id).payload(&value);
-        let delivery = self
+        let delivery = client
             .producer
             .send(record, Duration::from_secs(5))
             .await

@@ -145,14 +145,14 @@ async fn prepare<S: Scenario>(
         app.send_replace(http::Stage::Starting(
             "waiting for the schema registry".into(),
         ));
-        Ok(partitions)
+        anyhow::Ok(partitions)
     };
     let codecs = async { Ok(Codecs::<S>::register(&registry, &names).await?) };
     let dead_letters = async {
         let topic = &names.dead_letters;
         Ok(registry.encoder(topic, schema::DEAD_LETTER).await)
     };
-    let commands = commands::Commands::new(&config.kafka, &registry, &names);
+    let commands = async { Ok(commands::Commands::new(&config.kafka, &registry, &names).await) };
     let (partitions, codecs, dead_letters, commands) =
         tokio::try_join!(topics, codecs, dead_letters, commands)?;
     let codecs = Arc::new(codecs);

@@ -119,6 +119,8 @@ impl Restorer {
             timer_of: |_| None,
             pool: Pool::of(64 << 20),
             queue_bytes: 16 << 20,
+            // At once, so that each restore begins with new clients.
+            rests_after: Duration::ZERO,
             pulse: Pulse::default(),
         };
         let (jobs, stores) = restore::start(settings, move |news| drop(done.send(news)))?;

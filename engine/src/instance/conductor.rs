@@ -34,6 +34,9 @@ use crate::{
 /// Pause before a worker that has ended is started again: what ended it may not be over.
 pub(super) const RESTART_AFTER: Duration = Duration::from_millis(200);
 
+/// Long enough for a restart of another instance, whose partitions come and go.
+const RESTORER_RESTS_AFTER: Duration = Duration::from_secs(3);
+
 pub(super) struct Conductor<P> {
     pub(super) settings: Settings<P>,
     pub(super) happenings: mpsc::Sender<Happening>,
@@ -111,6 +114,7 @@ impl<P: Processor> Conductor<P> {
                 timer_of: <P::Value as Value>::timer_ms,
                 pool: settings.task.objects.clone(),
                 queue_bytes: settings.shares.restore_queue,
+                rests_after: RESTORER_RESTS_AFTER,
                 pulse,
             },
             move |done| drop(report.send(Happening::Restore(done))),
@@ -118,7 +122,7 @@ impl<P: Processor> Conductor<P> {
         let report = happenings.clone();
         let guard = guard::start(
             guard::Settings {
-                kafka: settings.kafka.clone(),
+                client: link.client(),
                 application_id: settings.application_id.clone(),
                 source: settings.names.reports.clone(),
             },

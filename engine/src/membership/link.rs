@@ -1,7 +1,10 @@
 //! The membership topics: reading both. Beating is in [`beats`], the leader's seat and fencing in
 //! [`seat`].
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use common::{kafka, topics::Names};
 use rdkafka::{
@@ -34,7 +37,7 @@ pub enum News {
 
 /// Reads both topics from their beginning, as they grow.
 pub struct Link {
-    follower: kafka::Consumer,
+    follower: Arc<kafka::Consumer>,
     /// Reads to the present ends: assigned only meanwhile, and told of an end at once.
     sprinter: kafka::Consumer,
     instances: Reading,
@@ -64,7 +67,7 @@ impl Link {
             .set("fetch.wait.max.ms", "2")
             .set("enable.partition.eof", "true");
         let link = Self {
-            follower,
+            follower: Arc::new(follower),
             sprinter: kafka::create(&config)?,
             instances: Reading::of(&names.instances),
             plans: Reading::of(&names.plans),
@@ -77,9 +80,15 @@ impl Link {
         Ok(link)
     }
 
+    /// The client that follows, for others who have a question now and then.
+    #[must_use]
+    pub fn client(&self) -> Arc<kafka::Consumer> {
+        Arc::clone(&self.follower)
+    }
+
     /// What is there to read, waiting up to `timeout` for it.
     pub fn poll(&mut self, timeout: Duration, on: &mut impl FnMut(News)) {
-        for consumer in [&self.follower, &self.sprinter] {
+        for consumer in [&*self.follower, &self.sprinter] {
             consumer.context().reconnect(consumer.client());
         }
         let mut timeout = timeout;

@@ -1,10 +1,10 @@
 //! The changelog topic as the restorer sees it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use common::{kafka, topics::Names};
-use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList, consumer::Consumer as _};
 
 use crate::fetch::{self, Batch, Fetcher};
 
@@ -32,49 +32,38 @@ impl Ends {
     }
 }
 
-/// Two consumers: one reads committed records, the other only asks where the end is.
+/// Reads the changelog, and asks where it ends.
 pub(super) struct Changelog {
-    fetcher: Fetcher,
-    uncommitted: kafka::Consumer,
+    reader: ClientConfig,
     topic: String,
     source: String,
+    /// While they are needed, and some time longer: idle ones would take memory and threads.
+    clients: Option<Clients>,
+    needed_at: Instant,
+    rests_after: Duration,
 }
 
-impl Changelog {
-    pub(super) fn new(
-        kafka: &kafka::Args,
-        application_id: &str,
-        names: &Names,
-        queue_bytes: usize,
-    ) -> anyhow::Result<Self> {
-        let client_id = format!("{application_id}-restore");
-        let mut config = kafka.consumer(&client_id, application_id);
-        // Where there is much to read, it is one partition at a time: one half comes while the other is read.
-        let of_one = "fetch.message.max.bytes";
-        if config.get(of_one).is_none() {
-            config.set(of_one, (queue_bytes / 2).to_string());
-        }
-        fetch::bound_queue(&mut config, queue_bytes);
-        let mut uncommitted = config.clone();
-        uncommitted.set("isolation.level", "read_uncommitted");
-        config
-            .set("enable.partition.eof", "true")
-            .set("fetch.wait.max.ms", "20")
-            // An offset that is gone must be heard of: to go on elsewhere would leave a gap.
-            .set("auto.offset.reset", "error");
+/// Two consumers: one reads committed records, the other only asks where the end is.
+struct Clients {
+    topic: String,
+    fetcher: Fetcher,
+    uncommitted: kafka::Consumer,
+}
+
+impl Clients {
+    fn new(reader: &ClientConfig, topic: &str) -> anyhow::Result<Self> {
+        let mut uncommitted = reader.clone();
+        uncommitted
+            .set("isolation.level", "read_uncommitted")
+            .set("enable.partition.eof", "false");
         Ok(Self {
-            fetcher: Fetcher::new(&config, BATCH)?,
+            topic: topic.to_owned(),
+            fetcher: Fetcher::new(reader, BATCH)?,
             uncommitted: kafka::create(&uncommitted)?,
-            topic: names.changelog.clone(),
-            source: names.reports.clone(),
         })
     }
 
-    /// Asks where partitions begin and end; returns that in the same order.
-    ///
-    /// # Errors
-    /// When the brokers do not tell it of one of them. The clients have asked for the partitions' leaders anew then.
-    pub(super) fn ends(&self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
+    fn ends(&self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
         // It reads nothing: this only hears what is wrong with it.
         self.uncommitted.poll(Duration::ZERO);
         let context = self.uncommitted.context();
@@ -124,32 +113,97 @@ impl Changelog {
         };
         partitions.iter().map(offset).collect()
     }
+}
+
+impl Changelog {
+    pub(super) fn new(
+        kafka: &kafka::Args,
+        application_id: &str,
+        names: &Names,
+        queue_bytes: usize,
+        rests_after: Duration,
+    ) -> anyhow::Result<Self> {
+        let client_id = format!("{application_id}-restore");
+        let mut reader = kafka.consumer(&client_id, application_id);
+        // Where there is much to read, it is one partition at a time: one half comes while the other is read.
+        let of_one = "fetch.message.max.bytes";
+        if reader.get(of_one).is_none() {
+            reader.set(of_one, (queue_bytes / 2).to_string());
+        }
+        fetch::bound_queue(&mut reader, queue_bytes);
+        reader
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "20")
+            // An offset that is gone must be heard of: to go on elsewhere would leave a gap.
+            .set("auto.offset.reset", "error");
+        Ok(Self {
+            clients: Some(Clients::new(&reader, &names.changelog)?),
+            reader,
+            topic: names.changelog.clone(),
+            source: names.reports.clone(),
+            needed_at: Instant::now(),
+            rests_after,
+        })
+    }
+
+    fn clients(&mut self) -> anyhow::Result<&mut Clients> {
+        let clients = match self.clients.take() {
+            Some(clients) => clients,
+            None => Clients::new(&self.reader, &self.topic)?,
+        };
+        Ok(self.clients.insert(clients))
+    }
+
+    /// Is there anything to read? If not for a while, the clients are given back.
+    pub(super) fn is_needed(&mut self, is_needed: bool) {
+        let now = Instant::now();
+        if is_needed {
+            self.needed_at = now;
+        } else if now.saturating_duration_since(self.needed_at) >= self.rests_after {
+            self.clients = None;
+        }
+    }
+
+    /// Asks where partitions begin and end; returns that in the same order.
+    ///
+    /// # Errors
+    /// When the brokers do not tell it of one of them. The clients have asked for the partitions' leaders anew then.
+    pub(super) fn ends(&mut self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
+        self.clients()?.ends(partitions)
+    }
 
     /// The end of a partition that is being read, as of the last answer of its broker.
     pub(super) fn last_known_end(&self, partition: u32) -> Option<i64> {
-        self.fetcher.last_known_end(&self.topic, partition)
+        let clients = self.clients.as_ref()?;
+        clients.fetcher.last_known_end(&self.topic, partition)
     }
 
-    pub(super) fn read_from(&self, partition: u32, offset: i64) -> anyhow::Result<()> {
-        Ok(self.fetcher.assign(&self.topic, partition, offset)?)
+    pub(super) fn read_from(&mut self, partition: u32, offset: i64) -> anyhow::Result<()> {
+        let clients = self.clients()?;
+        let Clients { topic, fetcher, .. } = clients;
+        Ok(fetcher.assign(topic, partition, offset)?)
     }
 
     pub(super) fn stop_reading(&self, partition: u32) {
-        if let Err(error) = self.fetcher.unassign(&self.topic, partition) {
+        let Some(clients) = &self.clients else { return };
+        if let Err(error) = clients.fetcher.unassign(&self.topic, partition) {
             // What still arrives is not waited for by anybody.
             tracing::warn!(partition, %error, "the changelog is still being fetched");
         }
     }
 
-    pub(super) fn next(&mut self, timeout: Duration) -> Batch<'_> {
-        self.fetcher.next(timeout)
+    /// What has come; `None` if nothing is being read.
+    pub(super) fn next(&mut self, timeout: Duration) -> Option<Batch<'_>> {
+        let clients = self.clients.as_mut()?;
+        Some(clients.fetcher.next(timeout))
     }
 
     /// The source offset of the application's consumer group; 0 if there is none.
-    pub(super) fn group_offset(&self, partition: u32) -> anyhow::Result<i64> {
+    pub(super) fn group_offset(&mut self, partition: u32) -> anyhow::Result<i64> {
         let mut list = TopicPartitionList::new();
         list.add_partition(&self.source, i32::try_from(partition)?);
         let committed = self
+            .clients()?
             .fetcher
             .consumer()
             .committed_offsets(list, CALL)

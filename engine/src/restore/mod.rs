@@ -11,6 +11,7 @@ use std::{
     path::PathBuf,
     sync::{Arc, mpsc},
     thread,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -95,6 +96,8 @@ pub struct Settings {
     pub pool: Pool,
     /// Bound of the consumer's queue.
     pub queue_bytes: usize,
+    /// After so long with nothing to do, the clients are given back: idle ones would take memory and threads.
+    pub rests_after: Duration,
     /// Shows that the thread goes on.
     pub pulse: Pulse,
 }
@@ -113,6 +116,7 @@ pub fn start(
         &settings.application_id,
         &settings.names,
         settings.queue_bytes,
+        settings.rests_after,
     )?;
     let folder = Folder::new(settings.shared, settings.stores, settings.application_id);
     let stores = Arc::<Stores>::default();

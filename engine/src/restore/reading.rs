@@ -161,7 +161,9 @@ impl Restorer {
         };
         let mut lost = false;
         let mut failed = Vec::new();
-        let batch = self.changelog.next(wait);
+        let Some(batch) = self.changelog.next(wait) else {
+            return;
+        };
         let now = Instant::now();
         for messages in batch.chunks(LOOK_AHEAD) {
             messages.for_each_run(|partition, keys| {

@@ -120,6 +120,8 @@ impl Restorer {
                     self.write_due();
                     self.hand_over_complete();
                     self.keep_up();
+                    let idle = self.tracked.is_empty() && self.opening.is_empty();
+                    self.changelog.is_needed(!idle);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.leave(),
             }
