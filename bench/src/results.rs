@@ -68,6 +68,7 @@ pub const METRICS: &[Metric] = &[
     metric("broker_core_percent", "broker, % of a core", 1, 0.01),
     metric("peak_rss_mib", "peak RSS, MiB", 0, 1.0),
     metric("steady_rss_mib", "steady RSS, MiB", 0, 1.0),
+    metric("store_mib", "store, MiB", 0, 1.0),
     metric("changelog_records", "changelog records, 1000", 0, 1e3),
     metric("changelog_bytes", "bytes of one", 0, 1.0),
     metric("state_records", "states, 1000", 0, 1e3),

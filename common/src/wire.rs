@@ -30,10 +30,13 @@ pub fn split(value: &[u8]) -> Result<(u32, &[u8]), Error> {
     }
 }
 
+/// Most records are no longer: a state with the votes of three agents, for one.
+const USUAL_BYTES: usize = 192;
+
 /// A buffer that starts with the frame of `schema_id`, ready for the datum.
 #[must_use]
 pub fn header(schema_id: u32) -> Vec<u8> {
-    let mut value = Vec::with_capacity(64);
+    let mut value = Vec::with_capacity(USUAL_BYTES);
     value.push(MAGIC);
     value.extend_from_slice(&schema_id.to_be_bytes());
     value

@@ -3,9 +3,11 @@
 //! Counted from the first record that a system has processed (so without its start, but with its JVM cold) to
 //! the commit of the last. The second half is told apart: a JVM is warm by then.
 
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::limit;
 use super::waiting::all_committed;
@@ -120,9 +122,28 @@ impl<'v> Plan<'v> {
         let watched = watch(lab, &instance, &app, before, self.load.reports).await?;
         instance.terminate().await?;
         let written = topic::produced(&app).await?;
+        let mut values = watched.values(written);
+        let store_mib = bytes_in(&app.state_dir("a"))? as f64 / f64::from(1 << 20);
+        values.insert("store_mib".to_owned(), store_mib);
         topic::delete_all(&app).await?;
-        Ok(watched.values(written))
+        Ok(values)
     }
+}
+
+/// Bytes of all files in a folder.
+fn bytes_in(folder: &Path) -> Result<u64> {
+    let what = || format!("cannot look into {}", folder.display());
+    let mut bytes = 0;
+    for entry in fs::read_dir(folder).with_context(what)? {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        bytes += if metadata.is_dir() {
+            bytes_in(&entry.path())?
+        } else {
+            metadata.len()
+        };
+    }
+    Ok(bytes)
 }
 
 /// What was seen of a drain.
