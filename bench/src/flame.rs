@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_mins(10);
 const INSTALL: &str = "apt-get install linux-perf, cargo install inferno --locked";
 /// Samples a second: not in step with anything that happens every millisecond.
 const FREQUENCY: &str = "499";
+/// What has fewer per cent of the time is not drawn.
+const NARROWEST: &str = "0.1";
 
 /// What to draw.
 #[derive(Clone, Debug, clap::Args)]
@@ -81,7 +83,11 @@ pub async fn run(lab: &Lab, args: &Args) -> Result<()> {
 
 /// The peer on a JVM that perf can look into.
 fn traceable() -> Variant {
-    let more = ["-XX:+PreserveFramePointer", "-XX:+DumpPerfMapAtExit"];
+    let more = [
+        "-XX:+UnlockDiagnosticVMOptions",
+        "-XX:+PreserveFramePointer",
+        "-XX:+DumpPerfMapAtExit",
+    ];
     let jvm = JVM.iter().chain(&more).map(|&option| option.to_owned());
     Variant {
         jvm: Some(jvm.collect()),
@@ -175,7 +181,7 @@ async fn draw(folder: &Path, title: &str, svg: &Path) -> Result<()> {
     );
     pass(
         "inferno-flamegraph",
-        &["--title", &title],
+        &["--title", &title, "--minwidth", NARROWEST],
         folder,
         Some("folded"),
         "svg",

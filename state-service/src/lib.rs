@@ -72,8 +72,9 @@ pub fn main<S: Scenario>() -> ExitCode {
     shutdown::exit(code)
 }
 
-/// The allocator asks for huge pages. Objects of all sizes that come and go leave them half empty: that takes a
-/// tenth more memory, and saves nothing that could be measured.
+/// No huge pages: objects of all sizes that come and go leave them half empty. That takes a tenth more memory, and
+/// saves nothing that could be measured. The allocator does not ask for them (its feature `no_thp`); some kernels give
+/// them unasked.
 fn small_pages() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {

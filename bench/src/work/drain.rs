@@ -62,7 +62,7 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
             let drained = run.step(at, &ours, 20.0, plan.drain(lab)).await?;
             let plan = Plan::new(&streams, load);
             run.step(at, &streams, 50.0, plan.drain(lab)).await?;
-            if let (FEW, Some(drained)) = (case, drained) {
+            if let (FEW | MANY, Some(drained)) = (case, drained) {
                 let variant = limit::variant();
                 let measuring = limit::pass_through(lab, load, &drained);
                 run.step(at, &variant, 15.0, measuring).await?;
