@@ -154,10 +154,10 @@ impl Changelog {
         Ok(self.clients.insert(clients))
     }
 
-    /// Is there anything to read? If not for a while, the clients are given back.
-    pub(super) fn is_needed(&mut self, is_needed: bool) {
+    /// Gives the clients back when there has been nothing to read for a while.
+    pub(super) fn rest_if(&mut self, idle: bool) {
         let now = Instant::now();
-        if is_needed {
+        if !idle {
             self.needed_at = now;
         } else if now.saturating_duration_since(self.needed_at) >= self.rests_after {
             self.clients = None;

@@ -121,7 +121,7 @@ impl Restorer {
                     self.hand_over_complete();
                     self.keep_up();
                     let idle = self.tracked.is_empty() && self.opening.is_empty();
-                    self.changelog.is_needed(!idle);
+                    self.changelog.rest_if(idle);
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => return self.leave(),
             }
