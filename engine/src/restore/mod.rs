@@ -24,6 +24,7 @@ use crate::{
     watchdog::Pulse,
 };
 
+mod agreement;
 mod begin;
 mod changelog;
 mod ingest;

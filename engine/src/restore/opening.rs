@@ -201,11 +201,14 @@ impl Restorer {
     /// A store whose rows are not those of its active is rebuilt from the changelog. If it is no
     /// better then, the active is wrong, or the changelog: a person must look.
     pub(super) fn look_for_differences(&mut self) {
-        let same = self.tracked.iter().filter(|(_, tracked)| tracked.work.same);
+        let same = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.work.agreement.same);
         for (partition, _) in same {
             self.rebuilt.remove(partition);
         }
-        for (partition, what) in self.take(|work| work.difference.take()) {
+        for (partition, what) in self.take(|work| work.agreement.difference.take()) {
             metrics::counter!("digest_mismatches_total").increment(1);
             let rebuild = self.rebuilt.insert(partition);
             tracing::error!(

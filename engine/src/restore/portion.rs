@@ -109,7 +109,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{pending::is_object, store::Shared};
+    use crate::{
+        pending::is_object,
+        store::{Shared, tests::crash},
+    };
 
     /// Keys that begin alike, differ early, differ late, or are the beginning of others; and keys before, between and
     /// behind those of objects and timers.
@@ -166,6 +169,11 @@ mod tests {
             store.scan(&[TIMER], visit).unwrap();
             prop_assert_eq!(found, timers);
             prop_assert_eq!(store.known_digest().unwrap(), Some(digest));
+            // It is told after the rows: a crash in between loses it, and it is made again.
+            let crashed = crash(&store);
+            let store = Store::open(&Shared::on_disk(1 << 20), crashed.path(), "app", 0).unwrap();
+            prop_assert_eq!(store.known_digest().unwrap(), None);
+            prop_assert_eq!(store.digest().unwrap(), digest);
         }
     }
 }

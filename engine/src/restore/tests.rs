@@ -341,7 +341,10 @@ fn a_follower_that_differed_may_be_the_same_again() {
         }
         .row();
         take(&mut work, &key, &value.unwrap());
-        let found = (work.same, work.difference.take().is_some());
+        let found = (
+            work.agreement.same,
+            work.agreement.difference.take().is_some(),
+        );
         assert_eq!(found, expected, "after row {number}");
     }
 }
@@ -421,6 +424,28 @@ fn a_standby_that_falls_far_behind_turns_to_tables_and_back() {
     assert_eq!(work.store.complete_ms(), Some(2000));
     assert_eq!(content(&work.store), model(&changelog));
     assert_eq!(work.store.position().unwrap(), 60);
+}
+
+/// A task that is taken away before it has its store leaves a standby with an old digest: nothing may be compared with it.
+#[test]
+fn a_restore_by_tables_that_becomes_a_standby_keeps_no_old_digest() {
+    let changelog: Vec<Offset> = (0..40).map(|n| Some((n % 7, Some(n)))).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut work = work(open(dir.path()), Aim::RESTORE, true, 20);
+    read(&mut work, &changelog, 20);
+    work.resolved(20);
+    work.write().unwrap();
+    assert!(work.is_whole() && work.agreement.digest().is_some());
+    work.turn_to(Aim::Follow, Instant::now());
+    read(&mut work, &changelog, 40);
+    work.write().unwrap();
+    let digest = work.store.digest().unwrap();
+    let rows = model(&changelog).into_iter();
+    let sum = rows.fold(0, |sum: u64, (key, row)| {
+        sum.wrapping_add(digest::of_row(&key, &row))
+    });
+    assert_eq!((digest, work.agreement.digest()), (sum, Some(sum)));
+    assert_eq!(work.agreement.difference, None);
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //! the store, and no Kafka.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
+    agreement::Agreement,
     begin::by_tables,
     ingest::Rows,
     portion::Portion,
@@ -16,7 +16,7 @@ use super::{
     table::Table,
 };
 use crate::{
-    digest::{self, Comparison, Digest, Verdict},
+    digest::Digest,
     store::{self, DIGEST, OBJECT, SOURCE, Store},
     timers::{self, TimerOf},
 };
@@ -74,30 +74,13 @@ pub(super) struct Work {
     started: Instant,
     records: u64,
     meter: Meter,
-    /// Of all rows up to the position; `None` while rows are sorted into tables.
-    digest: Option<u64>,
-    /// The rows that wait.
-    known: HashMap<Vec<u8>, Option<Known>>,
     timer_of: TimerOf,
-    comparison: Comparison,
-    /// The last record, if that was a digest.
-    last_digest: Option<Digest>,
-    /// How these rows differ from the active's.
-    pub(super) difference: Option<String>,
-    /// Were they the same when they were last compared?
-    pub(super) same: bool,
+    /// With the rows of the active.
+    pub(super) agreement: Agreement,
     /// The last record that the store knows of, if nobody has read it yet (see [`Store::unseen`]).
     unseen: Option<i64>,
     /// The changelog does not have that record: it was never committed, whatever its writer was told.
     pub(super) uncommitted: Option<i64>,
-}
-
-/// What must be known of a row when another takes its place.
-#[derive(Clone, Copy, Default)]
-struct Known {
-    /// What it adds to the digest.
-    hash: u64,
-    timer_ms: Option<i64>,
 }
 
 impl Work {
@@ -110,13 +93,8 @@ impl Work {
         let position = store.position()?;
         let digest = store.known_digest()?;
         Ok(Self {
-            digest,
-            known: HashMap::new(),
             timer_of,
-            comparison: Comparison::default(),
-            last_digest: None,
-            difference: None,
-            same: false,
+            agreement: Agreement::new(digest, timer_of),
             unseen: None,
             uncommitted: None,
             store,
@@ -192,7 +170,7 @@ impl Work {
 
     fn sort_into_tables(&mut self) {
         self.rows = Rows::Portion(Portion::default());
-        self.digest = None;
+        self.agreement.forget();
     }
 
     /// Brings what is known of these keys near: see [`Portion::look_ahead`].
@@ -220,13 +198,15 @@ impl Work {
         }
         let key = key.filter(|key| store::is_row(key));
         match key {
-            Some([DIGEST]) => self.compare(value.and_then(Digest::read)),
+            Some([DIGEST]) => {
+                let theirs = value.and_then(Digest::read);
+                self.agreement.compare(theirs, self.position);
+            }
             // No part of the digest: it changes with every epoch.
             Some([SOURCE]) => {}
             Some(key @ [OBJECT, ..]) => {
                 self.put_timer(key, value, now)?;
-                self.comparison.on_row();
-                self.last_digest = None;
+                self.agreement.on_row();
                 self.waiting += 1;
                 self.records += 1;
             }
@@ -250,11 +230,10 @@ impl Work {
         now: Instant,
     ) -> Result<(), store::Error> {
         if matches!(self.rows, Rows::Portion(_)) {
-            // Of rows that are sorted first, it is known when they are in the store.
-            self.digest = None;
+            self.agreement.forget();
             return Ok(());
         }
-        let [before, after] = self.count(key, value)?;
+        let [before, after] = self.agreement.count(&self.store, key, value)?;
         for (timer_ms, row) in [(before, None), (after, Some(&[][..]))] {
             if let Some(timer_ms) = timer_ms {
                 let key = timers::row_key(timer_ms, &key[1..]);
@@ -262,61 +241,6 @@ impl Work {
             }
         }
         Ok(())
-    }
-
-    /// Brings the digest up to date with a row; returns the timers of the one before, if that is known, and of
-    /// this one.
-    fn count(
-        &mut self,
-        key: &[u8],
-        value: Option<&[u8]>,
-    ) -> Result<[Option<i64>; 2], store::Error> {
-        let timer_of = self.timer_of;
-        let Some(digest) = self.digest else {
-            return Ok([None, value.and_then(timer_of)]);
-        };
-        let know = |row: &[u8]| Known {
-            hash: digest::of_row(key, row),
-            timer_ms: timer_of(row),
-        };
-        let before = match self.known.get(key) {
-            Some(known) => *known,
-            None => self.store.get(key)?.as_deref().map(know),
-        };
-        let after = value.map(know);
-        self.known.insert(key.to_vec(), after);
-        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
-        self.digest = Some(digest.wrapping_sub(before.hash).wrapping_add(after.hash));
-        Ok([before.timer_ms, after.timer_ms])
-    }
-
-    fn compare(&mut self, theirs: Option<Digest>) {
-        self.last_digest = theirs;
-        let Some(theirs) = theirs else { return };
-        let mine = self.digest.unwrap_or(theirs.rows);
-        match self.comparison.on_digest(theirs, mine) {
-            Verdict::Different => self.differ(theirs, mine),
-            Verdict::Same => self.same = self.digest.is_some(),
-            Verdict::Unknown => {}
-        }
-    }
-
-    /// At the end nothing is missing: if a digest came last, it is that of these very rows.
-    fn compare_at_end(&mut self) {
-        if let (Some(theirs), Some(mine)) = (self.last_digest, self.digest)
-            && theirs.rows != mine
-        {
-            self.differ(theirs, mine);
-        }
-    }
-
-    fn differ(&mut self, theirs: Digest, mine: u64) {
-        self.same = false;
-        let (theirs, position) = (theirs.rows, self.position);
-        let what = format!(
-            "at changelog offset {position} the digest is {mine:016x}, and should be {theirs:016x}"
-        );
-        self.difference = Some(what);
     }
 
     /// The end of the changelog was reached at this offset. It is beyond the last record: the ends of
@@ -332,8 +256,7 @@ impl Work {
         self.at_end = true;
         self.confirmed = true;
         self.end = Some(self.position);
-        self.comparison.on_end();
-        self.compare_at_end();
+        self.agreement.on_end(self.position);
     }
 
     /// The changelog has grown to this end, so far as is known.
@@ -424,15 +347,15 @@ impl Work {
     pub(super) fn write(&mut self) -> Result<u64, store::Error> {
         self.hear_of_table()?;
         if self.unwritten {
-            let (position, digest) = (self.position, self.digest);
+            let (position, digest) = (self.position, self.agreement.digest());
             self.rows
                 .write(&self.store, position, digest, self.timer_of)?;
-            self.known.clear();
+            self.agreement.on_write();
             self.unwritten = false;
         }
-        if self.digest.is_none() && (self.at_end || self.is_complete()) {
-            self.digest = Some(self.store.digest()?);
-            self.compare_at_end();
+        if self.agreement.digest().is_none() && (self.at_end || self.is_complete()) {
+            let digest = self.store.digest()?;
+            self.agreement.on_digest(digest, self.position);
         }
         if self.at_end {
             // What comes now comes as it is written: in small batches.
