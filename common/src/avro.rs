@@ -237,21 +237,25 @@ impl<T: Serialize> Encoder<T> {
     /// # Errors
     /// [`Error::Encode`] when the value does not fit the schema.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>, Error> {
-        self.encode_like(value)
+        let mut out = wire::header(self.schema.id);
+        self.put_datum(value, &mut out)?;
+        Ok(out)
     }
 
-    /// As [`Self::encode`], for a type of the same fields as `T`, one that borrows its texts for
+    /// Appends the framed bytes of a value of the same fields as `T`, one that borrows its texts for
     /// example.
     ///
     /// # Errors
-    /// As for [`Self::encode`].
-    pub fn encode_like(&self, value: &impl Serialize) -> Result<Vec<u8>, Error> {
-        serde_avro_fast::to_datum(
-            value,
-            wire::header(self.schema.id),
-            &mut serde_avro_fast::ser::SerializerConfig::new(&self.schema.fast),
-        )
-        .map_err(|e| Error::Encode(e.to_string()))
+    /// As for [`Self::encode`]; what was written until then is left behind.
+    pub fn encode_like(&self, value: &impl Serialize, out: &mut Vec<u8>) -> Result<(), Error> {
+        wire::put_header(out, self.schema.id);
+        self.put_datum(value, out)
+    }
+
+    fn put_datum(&self, value: &impl Serialize, out: &mut Vec<u8>) -> Result<(), Error> {
+        let mut config = serde_avro_fast::ser::SerializerConfig::new(&self.schema.fast);
+        let written = serde_avro_fast::to_datum(value, out, &mut config);
+        written.map(drop).map_err(|e| Error::Encode(e.to_string()))
     }
 }
 

@@ -37,9 +37,14 @@ const USUAL_BYTES: usize = 192;
 #[must_use]
 pub fn header(schema_id: u32) -> Vec<u8> {
     let mut value = Vec::with_capacity(USUAL_BYTES);
-    value.push(MAGIC);
-    value.extend_from_slice(&schema_id.to_be_bytes());
+    put_header(&mut value, schema_id);
     value
+}
+
+/// Appends the header of a value of this schema.
+pub fn put_header(out: &mut Vec<u8>, schema_id: u32) {
+    out.push(MAGIC);
+    out.extend_from_slice(&schema_id.to_be_bytes());
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ fn apply(c: &mut Criterion) {
         store: Arc::downgrade(&store),
         rows: rows.into(),
         timers: Rows::default(),
-        outputs: Vec::new().into(),
+        outputs: Arc::default(),
         next_offset: None,
         records: 0,
         digest: 0,

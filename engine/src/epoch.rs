@@ -1,16 +1,19 @@
 //! An epoch: everything that one transaction commits, held in memory until then.
 
 use std::{
+    convert::Infallible,
     ops::Range,
     sync::{Arc, Weak},
 };
 
-use crate::{processor::Reason, store::Store};
+use crate::store::Store;
+
+mod outputs;
+
+pub use outputs::{Destination, Output, Outputs};
 
 /// What a row of an epoch costs beside its key and value.
 pub const ROW_BYTES: usize = size_of::<Span>();
-/// What another record costs beside them: its allocations.
-pub const OUTPUT_BYTES: usize = 128;
 
 /// A row of a task's store and of the changelog: key with its prefix, value or deletion.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
@@ -37,25 +40,45 @@ impl Rows {
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         match value {
             Some(value) => drop(self.push_with(key, |out| out.extend_from_slice(value))),
-            None => self.end(key, true),
+            None => self.push_deleted(key),
         }
     }
 
     /// Adds a row whose value `write` appends, and returns that value.
     pub fn push_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        self.end(key, false);
-        write(&mut self.bytes);
-        let end = self.bytes.len();
-        match self.spans.last_mut() {
-            Some(span) => {
-                span.end = end;
-                &self.bytes[span.value_at..]
-            }
-            None => &[],
-        }
+        let written = self.try_push_with(key, |out| {
+            write(out);
+            Ok::<_, Infallible>(())
+        });
+        written.unwrap_or_else(|never| match never {})
     }
 
-    fn end(&mut self, key: &[u8], deleted: bool) {
+    /// As [`Self::push_with`], unless `write` fails: then no row is added.
+    ///
+    /// # Errors
+    /// What `write` says.
+    pub fn try_push_with<E>(
+        &mut self,
+        key: &[u8],
+        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<&[u8], E> {
+        let at = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        let value_at = self.bytes.len();
+        if let Err(error) = write(&mut self.bytes) {
+            self.bytes.truncate(at);
+            return Err(error);
+        }
+        self.spans.push(Span {
+            at,
+            value_at,
+            end: self.bytes.len(),
+            deleted: false,
+        });
+        Ok(&self.bytes[value_at..])
+    }
+
+    fn push_deleted(&mut self, key: &[u8]) {
         let at = self.bytes.len();
         self.bytes.extend_from_slice(key);
         let end = self.bytes.len();
@@ -63,7 +86,7 @@ impl Rows {
             at,
             value_at: end,
             end,
-            deleted,
+            deleted: true,
         });
     }
 
@@ -143,31 +166,6 @@ impl Extend<Row> for Rows {
     }
 }
 
-/// A record for a topic other than the changelog.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Output {
-    /// Where to.
-    pub to: Destination,
-    /// The key, if it has one.
-    pub key: Option<Vec<u8>>,
-    /// The value; `None` is a tombstone.
-    pub value: Option<Vec<u8>>,
-}
-
-/// Where an output goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Destination {
-    /// The output topic, on the task's own partition.
-    States,
-    /// The dead letters.
-    DeadLetters(Reason),
-    /// The source topic, on the partition where the key belongs.
-    Source {
-        /// That partition.
-        partition: u32,
-    },
-}
-
 /// What one task adds to an epoch. Immutable once cut.
 #[derive(Debug)]
 pub struct TaskEpoch {
@@ -181,7 +179,7 @@ pub struct TaskEpoch {
     /// Changed rows of the index of timers, sorted: for the store, not for the changelog.
     pub timers: Rows,
     /// Other records, in order.
-    pub outputs: Arc<Vec<Output>>,
+    pub outputs: Arc<Outputs>,
     /// The offset after the last processed source record; `None` if there was none (timers only).
     pub next_offset: Option<i64>,
     /// Source records in it.

@@ -6,12 +6,7 @@
 
 use common::avro::Schema;
 
-use crate::{
-    epoch::{Destination, OUTPUT_BYTES, Output},
-    objects::Objects,
-    store,
-    timers::Timers,
-};
+use crate::{epoch::Outputs, objects::Objects, store, timers::Timers};
 
 /// A value of a task's store, kept decoded while it is hot and encoded once per commit.
 pub trait Value: Sized + Send + 'static {
@@ -94,32 +89,6 @@ pub struct Context<'a, V> {
     pub timers: &'a mut Timers,
     /// Records for the output topic.
     pub outputs: &'a mut Outputs,
-}
-
-/// Records for the output topic, in order. They carry their key's partition.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    pub(crate) records: Vec<Output>,
-    /// What they take.
-    pub(crate) bytes: u64,
-}
-
-impl Outputs {
-    /// Writes `value` (framed) under `key`; `None` is a tombstone.
-    pub fn emit(&mut self, key: &[u8], value: Option<Vec<u8>>) {
-        self.push(Output {
-            to: Destination::States,
-            key: Some(key.to_vec()),
-            value,
-        });
-    }
-
-    pub(crate) fn push(&mut self, output: Output) {
-        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-        // Three times: those of one epoch are kept until the next one is committed, and meanwhile more come in.
-        self.bytes += 3 * (OUTPUT_BYTES + len(&output.key) + len(&output.value)) as u64;
-        self.records.push(output);
-    }
 }
 
 /// Why a record goes to the dead letters. The names are part of the interface: they are the

@@ -6,7 +6,9 @@
 
 #![allow(unsafe_code)]
 
-use std::{collections::HashMap, ffi::CString, ops::Range, ptr, sync::Arc, time::Duration};
+use std::{
+    any::Any, collections::HashMap, ffi::CString, ops::Range, ptr, sync::Arc, time::Duration,
+};
 
 use common::kafka;
 use rdkafka::{
@@ -16,7 +18,10 @@ use rdkafka::{
 };
 use rdkafka_sys as rdsys;
 
-use crate::{epoch::Rows, events::Events};
+use crate::{
+    epoch::{Outputs, Rows},
+    events::Events,
+};
 
 /// Messages handed to librdkafka in one call.
 const BATCH: usize = 1_000;
@@ -27,20 +32,38 @@ const BY_KEY: i32 = -1;
 /// Key and value of a record.
 pub type Message<'a> = (Option<&'a [u8]>, Option<&'a [u8]>);
 
+/// Records that do not change any more, and stay where they are.
+pub trait Records: Send + Sync + 'static {
+    /// Those at these places.
+    fn messages(&self, places: Range<usize>) -> impl Iterator<Item = Message<'_>>;
+}
+
+impl Records for Rows {
+    fn messages(&self, places: Range<usize>) -> impl Iterator<Item = Message<'_>> {
+        self.range(places).map(|(key, value)| (Some(key), value))
+    }
+}
+
+impl Records for Outputs {
+    fn messages(&self, places: Range<usize>) -> impl Iterator<Item = Message<'_>> {
+        self.range(places).map(|output| (output.key, output.value))
+    }
+}
+
 /// A producer that is told where to by [`Topic`].
 pub struct Producer {
     // Declared before the client: dropped first, as librdkafka requires.
     events: Events,
     topics: Vec<TopicHandle>,
     client: kafka::Producer,
-    /// Rows that librdkafka may still read. Declared after the client: dropped after it.
-    held: Vec<Arc<Rows>>,
+    /// Records that librdkafka may still read. Declared after the client: dropped after it.
+    held: Vec<Arc<dyn Any + Send + Sync>>,
     batch: Vec<rdsys::rd_kafka_message_t>,
     delivered: Delivered,
 }
 
 // SAFETY: the raw pointers belong to librdkafka objects, which may be used from any thread; those in
-// `batch` are only read by the call that was given them, or are to rows that are held.
+// `batch` are only read by the call that was given them, or are to records that are held.
 unsafe impl Send for Producer {}
 
 /// A topic of a [`Producer`].
@@ -133,25 +156,24 @@ impl Producer {
         unsafe { self.hand_over(to, rdsys::RD_KAFKA_MSG_F_COPY, messages, goes_on) }
     }
 
-    /// As [`Self::produce`], for the rows at these places; librdkafka reads their values where they are: they
+    /// As [`Self::produce`], for the records at these places; librdkafka reads their values where they are: they
     /// are held until every record has been delivered or has failed.
     ///
     /// # Errors
     /// As for [`Self::produce`].
-    pub fn produce_rows(
+    pub fn produce_held<R: Records>(
         &mut self,
         topic: Topic,
-        partition: i32,
-        rows: &Arc<Rows>,
+        partition: Option<i32>,
+        records: &Arc<R>,
         places: Range<usize>,
         goes_on: impl FnMut() -> bool,
     ) -> KafkaResult<()> {
-        self.held.push(Arc::clone(rows));
-        let messages = rows.range(places);
-        let messages = messages.map(|(key, value)| (Some(key), value));
-        // SAFETY: the rows do not change while an `Arc` of them is held, and it is held until nothing
+        self.held.push(Arc::<R>::clone(records));
+        let to = (topic, partition.unwrap_or(BY_KEY));
+        // SAFETY: the records do not change while an `Arc` of them is held, and it is held until nothing
         // is in flight.
-        unsafe { self.hand_over((topic, partition), 0, messages, goes_on) }
+        unsafe { self.hand_over(to, 0, records.messages(places), goes_on) }
     }
 
     /// # Safety
@@ -177,7 +199,7 @@ impl Producer {
                 if !goes_on() {
                     return Err(KafkaError::Canceled);
                 }
-                // Nothing is let go of: these rows are not all in flight yet.
+                // Nothing is let go of: these records are not all in flight yet.
                 self.hear(Duration::from_millis(100));
             }
         }

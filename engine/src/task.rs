@@ -13,11 +13,11 @@ use common::{
 use crate::{
     dead_letter,
     digest::{self, Digest},
-    epoch::{Destination, Output, Rows, TaskEpoch},
+    epoch::{Destination, Output, Outputs, Rows, TaskEpoch},
     intake::{self, Intake, Limits, SourceRecord},
     memory::Pool,
     objects::Objects,
-    processor::{Context, Event, Failure, Outputs, Processor, Reason, Record, Rejected},
+    processor::{Context, Event, Failure, Processor, Reason, Record, Rejected},
     store::{self, SOURCE, Store},
     timers::Timers,
 };
@@ -94,6 +94,10 @@ pub struct Task<P: Processor> {
     last_schema: Option<(u32, Arc<Schema>)>,
     /// Rows of an epoch that is committed: their memory serves the next one.
     spare: Rows,
+    /// Outputs of the last committed epoch. They are kept for as long as somebody may have to publish them again; then
+    /// their memory serves another one.
+    published: Arc<Outputs>,
+    spare_outputs: Outputs,
     timers_fired: metrics::Counter,
     next_offset: Option<i64>,
     /// Source records since the last cut.
@@ -165,6 +169,8 @@ impl<P: Processor> Task<P> {
             outputs: Outputs::default(),
             last_schema: None,
             spare: Rows::default(),
+            published: Arc::default(),
+            spare_outputs: Outputs::default(),
             timers_fired: metrics::counter!("timers_fired_total"),
             next_offset: None,
             records: 0,
@@ -197,7 +203,7 @@ impl<P: Processor> Task<P> {
         let rows = self.objects.pending_bytes() + self.timers.changed_bytes();
         Load {
             records: self.records,
-            bytes: self.outputs.bytes + rows as u64,
+            bytes: (self.outputs.pending_bytes() + rows) as u64,
         }
     }
 
@@ -281,8 +287,8 @@ impl<P: Processor> Task<P> {
         metrics::counter!("misrouted_records_total").increment(1);
         self.outputs.push(Output {
             to: Destination::Source { partition },
-            key: record.key.map(<[u8]>::to_vec),
-            value: record.value.map(<[u8]>::to_vec),
+            key: record.key,
+            value: record.value,
         });
     }
 
@@ -303,8 +309,8 @@ impl<P: Processor> Task<P> {
             .map_err(|e| Failure::Broken(e.to_string()))?;
         self.outputs.push(Output {
             to: Destination::DeadLetters(reason),
-            key: letter.key,
-            value: Some(value),
+            key: letter.key.as_deref(),
+            value: Some(&value),
         });
         Ok(())
     }
@@ -345,17 +351,18 @@ impl<P: Processor> Task<P> {
             rows.push(&[SOURCE], Some(&offset.to_be_bytes()));
         }
         digests.add_to(&mut rows, self.now_ms);
-        if rows.is_empty() && self.outputs.records.is_empty() && self.next_offset.is_none() {
+        if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
             // Timers that came to nothing wait for the next one.
             self.spare = rows;
             return None;
         }
+        let spare_outputs = std::mem::take(&mut self.spare_outputs);
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
             store: Arc::downgrade(&self.store),
             rows: Arc::new(rows),
             timers: self.timers.cut(),
-            outputs: std::mem::take(&mut self.outputs).records.into(),
+            outputs: std::mem::replace(&mut self.outputs, spare_outputs).into(),
             next_offset: self.next_offset.take(),
             records: std::mem::take(&mut self.records),
             digest: self.digests.rows,
@@ -371,7 +378,11 @@ impl<P: Processor> Task<P> {
         let Some(epoch) = staged else { return };
         self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
         self.digests.committed = epoch.digest;
-        // The committer may still hold it; then the next epoch takes memory of its own.
+        let before = std::mem::replace(&mut self.published, Arc::clone(&epoch.outputs));
+        // Others may still hold them; then the next epoch takes memory of its own.
+        self.spare_outputs = Arc::into_inner(before)
+            .map(Outputs::emptied)
+            .unwrap_or_default();
         let rows = Arc::into_inner(epoch).and_then(|epoch| Arc::into_inner(epoch.rows));
         self.spare = rows.map(Rows::emptied).unwrap_or_default();
     }

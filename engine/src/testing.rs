@@ -47,7 +47,24 @@ pub struct TestDriver<S: Scenario> {
     now_ms: i64,
     next_offset: i64,
     position: i64,
-    outputs: Vec<Output>,
+    outputs: Vec<Taken>,
+}
+
+/// An output that was committed.
+struct Taken {
+    to: Destination,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+}
+
+impl From<Output<'_>> for Taken {
+    fn from(output: Output<'_>) -> Self {
+        Self {
+            to: output.to,
+            key: output.key.map(<[u8]>::to_vec),
+            value: output.value.map(<[u8]>::to_vec),
+        }
+    }
 }
 
 struct KnownSchemas(Registry);
@@ -196,7 +213,7 @@ impl<S: Scenario> TestDriver<S> {
             store
                 .apply_epoch(&epoch, self.position)
                 .expect("rows are applied");
-            self.outputs.extend(epoch.outputs.iter().cloned());
+            self.outputs.extend(epoch.outputs.iter().map(Taken::from));
             self.task.committed();
         }
     }
@@ -244,7 +261,7 @@ impl<S: Scenario> TestDriver<S> {
             .collect()
     }
 
-    fn take(&mut self, which: impl Fn(Destination) -> bool) -> Vec<Output> {
+    fn take(&mut self, which: impl Fn(Destination) -> bool) -> Vec<Taken> {
         self.commit();
         let all = std::mem::take(&mut self.outputs);
         let (taken, kept) = all.into_iter().partition(|output| which(output.to));

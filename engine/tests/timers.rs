@@ -65,7 +65,7 @@ impl Processor for Alarm {
                 due_ms => context.timers.cancel(record.key, due_ms),
             },
             Event::Timer { key, due_ms } => {
-                context.outputs.emit(key, Some(due_ms.to_be_bytes().into()));
+                context.outputs.emit(key, Some(&due_ms.to_be_bytes()));
             }
             other => return Err(Failure::Broken(format!("{other:?}"))),
         }
@@ -204,8 +204,8 @@ impl World {
         let applied = store.apply_epoch(&epoch, self.position);
         applied.expect("rows are applied");
         self.published.extend(epoch.outputs.iter().map(|output| {
-            let key = output.key.as_deref().expect("a key");
-            let due = output.value.as_deref().expect("no tombstone");
+            let key = output.key.expect("a key");
+            let due = output.value.expect("no tombstone");
             (due_of(due), key[0])
         }));
         self.committed = self.cut.clone();

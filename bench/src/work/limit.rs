@@ -218,7 +218,8 @@ fn write(args: &Args, read: &AtomicU64) -> Result<u64> {
                     rows.push(&key.to_be_bytes(), Some(payload));
                 }
                 let (all, rows) = (0..rows.len(), rows.into());
-                producer.produce_rows(to, i32::try_from(partition)?, &rows, all, || true)?;
+                let partition = Some(i32::try_from(partition)?);
+                producer.produce_held(to, partition, &rows, all, || true)?;
             }
             done[kind] = done[kind].max(due);
         }

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::epoch::{Output, TaskEpoch};
+use crate::epoch::{Outputs, TaskEpoch};
 
 /// Outputs of an epoch, and where they are.
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Last {
     /// The offset of the last of them on the task's partition of the output topic.
     pub(super) offset: i64,
     /// All that the epoch sent to any topic but the changelog.
-    pub(super) outputs: Arc<Vec<Output>>,
+    pub(super) outputs: Arc<Outputs>,
     /// Digest of the store that belongs to them: that of this epoch, or of a later one without outputs.
     digest: u64,
 }
@@ -117,7 +117,7 @@ mod tests {
             store: Weak::new(),
             rows: Rows::default().into(),
             timers: Rows::default(),
-            outputs: Vec::new().into(),
+            outputs: Outputs::default().into(),
             next_offset: None,
             records: 0,
             digest,

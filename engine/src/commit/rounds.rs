@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use rdkafka::error::KafkaError;
 
 use super::{Committer, Settings, Way, kafka_partition, way};
-use crate::epoch::{Destination, Epoch, Output, TaskEpoch};
+use crate::epoch::{Destination, Epoch, TaskEpoch};
 
 /// Keys and values of one partition in one round. A request holds 1,000,000 bytes (`batch.size`), with some for
 /// each record beside them.
@@ -60,42 +60,30 @@ impl Committer {
         let rows = &sent.task.rows;
         let until = rows.up_to(sent.rows, ROUND_BYTES);
         let range = std::mem::replace(&mut sent.rows, until)..until;
-        let partition = kafka_partition(sent.task.partition);
+        let partition = Some(kafka_partition(sent.task.partition));
         let goes_on = || goes_on(&self.settings);
         self.producer
-            .produce_rows(self.topics.changelog, partition, rows, range, goes_on)
+            .produce_held(self.topics.changelog, partition, rows, range, goes_on)
     }
 
     fn send_outputs(&mut self, sent: &mut Sent<'_>) -> Result<(), KafkaError> {
-        let outputs = &sent.task.outputs[sent.outputs..];
-        let count = fit(outputs);
-        sent.outputs += count;
+        let outputs = &sent.task.outputs;
+        let until = outputs.up_to(sent.outputs, ROUND_BYTES);
+        let range = std::mem::replace(&mut sent.outputs, until)..until;
         // Runs of outputs with the same destination go together: their order is kept.
-        for outputs in outputs[..count].chunk_by(|a, b| a.to == b.to) {
-            let (topic, partition) = match outputs[0].to {
+        for (to, places) in outputs.runs(range) {
+            let (topic, partition) = match to {
                 Destination::States => (self.topics.states, Some(sent.task.partition)),
                 Destination::DeadLetters(_) => (self.topics.dead_letters, None),
                 Destination::Source { partition } => (self.topics.reports, Some(partition)),
             };
-            let outputs = outputs.iter();
-            let outputs = outputs.map(|output| (output.key.as_deref(), output.value.as_deref()));
+            let partition = partition.map(kafka_partition);
             let goes_on = || goes_on(&self.settings);
             self.producer
-                .produce(topic, partition.map(kafka_partition), outputs, goes_on)?;
+                .produce_held(topic, partition, outputs, places, goes_on)?;
         }
         Ok(())
     }
-}
-
-/// How many of these make a round: one at least, if there is one.
-fn fit(outputs: &[Output]) -> usize {
-    let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-    let mut bytes = 0;
-    let first_left = outputs.iter().position(|output| {
-        bytes += len(&output.key) + len(&output.value);
-        bytes > ROUND_BYTES
-    });
-    first_left.map_or(outputs.len(), |at| at.max(1))
 }
 
 /// Is a full queue to be waited for?
@@ -111,14 +99,7 @@ fn refused(error: KafkaError) -> (Way, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn output(bytes: usize) -> Output {
-        Output {
-            to: Destination::States,
-            key: None,
-            value: Some(vec![0; bytes]),
-        }
-    }
+    use crate::epoch::{Outputs, Rows};
 
     #[test]
     fn a_round_has_as_much_as_fits_and_one_at_least() {
@@ -129,14 +110,15 @@ mod tests {
             (&[third, third, third, third], 3),
             (&[1, 2 * ROUND_BYTES], 1),
         ] {
-            let outputs: Vec<_> = sizes.iter().map(|bytes| output(*bytes)).collect();
-            assert_eq!(fit(&outputs), fits, "{sizes:?}");
-            let mut rows = crate::epoch::Rows::default();
+            let (mut rows, mut outputs) = (Rows::default(), Outputs::default());
             for bytes in sizes {
-                rows.push(b"", Some(&vec![0; *bytes]));
+                let value = vec![0; *bytes];
+                rows.push(b"", Some(&value));
+                outputs.emit(b"", Some(&value));
             }
             assert_eq!(rows.up_to(0, ROUND_BYTES), fits, "{sizes:?}");
             assert_eq!(rows.up_to(sizes.len(), ROUND_BYTES), sizes.len());
+            assert_eq!(outputs.up_to(0, ROUND_BYTES), fits, "{sizes:?}");
         }
     }
 }

@@ -95,7 +95,7 @@ impl Committer {
         }
         let outputs = last.outputs.iter();
         let outputs = outputs.filter(|output| output.to == Destination::States);
-        let outputs = outputs.map(|output| (output.key.as_deref(), output.value.as_deref()));
+        let outputs = outputs.map(|output| (output.key, output.value));
         let sent = self.send_alone(number, outputs);
         let offset = sent.map_err(|(_, why)| format!("publish again: {why}"))?;
         tracing::error!(

@@ -12,7 +12,7 @@ use rdkafka::{
 
 use super::*;
 use crate::{
-    epoch::{Destination, Output, Rows},
+    epoch::{Outputs, Rows},
     store::{OBJECT, Shared, Store, row_key},
 };
 
@@ -68,17 +68,12 @@ impl Bench {
     fn epoch(&self) -> Epoch {
         let mut rows = Rows::default();
         rows.push(&row_key(OBJECT, b"site"), Some(b"attacked"));
-        self.with(
-            rows,
-            vec![Output {
-                to: Destination::States,
-                key: Some(b"site".to_vec()),
-                value: Some(b"attacked".to_vec()),
-            }],
-        )
+        let mut outputs = Outputs::default();
+        outputs.emit(b"site", Some(b"attacked"));
+        self.with(rows, outputs)
     }
 
-    fn with(&self, rows: Rows, outputs: Vec<Output>) -> Epoch {
+    fn with(&self, rows: Rows, outputs: Outputs) -> Epoch {
         let task = TaskEpoch {
             partition: PARTITION,
             store: Arc::downgrade(&self.store),
@@ -156,12 +151,11 @@ fn an_epoch_of_several_rounds_is_committed_whole() {
     for key in &keys {
         rows.push(key, Some(&large));
     }
-    let output = |i: u8| Output {
-        to: Destination::States,
-        key: Some(vec![i]),
-        value: Some(large.clone()),
-    };
-    let epoch = bench.with(rows, (0..5).map(output).collect());
+    let mut outputs = Outputs::default();
+    for i in 0..5_u8 {
+        outputs.emit(&[i], Some(&large));
+    }
+    let epoch = bench.with(rows, outputs);
     let committed = bench.committer.commit(&epoch);
     assert_eq!(name(&committed), "committed", "{committed:?}");
     for key in &keys {
@@ -354,7 +348,7 @@ fn a_commit_of_unknown_outcome_is_lost_and_not_in_the_store() {
     // Without records, of which the delivery would be waited for: offsets only.
     let outcome = bench
         .committer
-        .commit(&bench.with(Rows::default(), Vec::new()));
+        .commit(&bench.with(Rows::default(), Outputs::default()));
     assert!(
         matches!(&outcome, Outcome::Lost(why) if why.starts_with("commit: ") && !why.contains("abort")),
         "{outcome:?}"

@@ -85,7 +85,7 @@ impl Driver {
             store: Arc::downgrade(&self.objects.store),
             rows: rows.into(),
             timers: Rows::default(),
-            outputs: Vec::new().into(),
+            outputs: Arc::default(),
             next_offset: None,
             records: 0,
             digest: self.digest,

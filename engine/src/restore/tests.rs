@@ -262,7 +262,7 @@ fn write(store: &Arc<Store>, number: u8, offset: i64) {
         store: Arc::downgrade(store),
         rows: rows.into(),
         timers: Rows::default(),
-        outputs: Vec::new().into(),
+        outputs: Arc::default(),
         next_offset: None,
         records: 1,
         digest: 0,

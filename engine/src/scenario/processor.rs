@@ -14,8 +14,9 @@ use super::{
     view,
 };
 use crate::{
+    epoch::Outputs,
     objects::Objects,
-    processor::{Context, Event, Failure, Outputs, Processor, Reason, Record, Rejected},
+    processor::{Context, Event, Failure, Processor, Reason, Record, Rejected},
     timers::Timers,
 };
 
@@ -318,9 +319,10 @@ impl<S: Scenario> Settling<'_, S> {
         // The key was checked to be UTF-8 before anything reached this store.
         let object_id = String::from_utf8_lossy(self.key);
         if let Some(state) = view::published(&object_id, object) {
-            let value = self.processor.codecs.state.encode_like(&state);
-            let value = value.map_err(|e| Failure::Broken(e.to_string()))?;
-            self.outputs.emit(self.key, Some(value));
+            let codec = &self.processor.codecs.state;
+            let write = |out: &mut Vec<u8>| codec.encode_like(&state, out);
+            let written = self.outputs.emit_with(self.key, write);
+            written.map_err(|e| Failure::Broken(e.to_string()))?;
         }
         Ok(())
     }
