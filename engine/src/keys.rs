@@ -1,22 +1,16 @@
-//! Keys of rows: hashed, and sorted with few looks at them.
-
-use foldhash::fast::RandomState;
-
-/// The hash of a key.
-pub(crate) fn hash(hasher: &RandomState, key: &[u8]) -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let mut hasher = hasher.build_hasher();
-    hasher.write(key);
-    hasher.finish()
-}
+//! Keys of rows, sorted with few looks at them.
 
 /// How many bytes all of these begin with alike.
 pub(crate) fn in_common<'k>(mut keys: impl Iterator<Item = &'k [u8]>) -> usize {
     let first = keys.next().unwrap_or_default();
     keys.fold(first.len(), |common, key| {
-        let both = first[..common].iter().zip(key);
-        both.take_while(|(a, b)| a == b).count()
+        both_begin_with(&first[..common], key)
     })
+}
+
+/// How many bytes both begin with alike.
+pub(crate) fn both_begin_with(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
 /// The first bytes of a key, as a number that sorts like them. Of what is behind that which all keys have in common,

@@ -2,20 +2,18 @@
 
 use std::hint::black_box;
 
-use foldhash::fast::RandomState;
-use hashbrown::{HashMap, HashTable};
 use smallvec::SmallVec;
 
 use crate::{
-    keys::{hash, head, in_common},
+    keys::{both_begin_with, head},
     objects::LOOK_AHEAD,
+    places::{Hash, Hasher, Places},
 };
 
-/// Keys and values lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
-pub(crate) const PIECE: usize = 256 << 10;
+use records::{At, Records, short};
 
-/// Values have room in multiples of this: where one was that has become longer, others will fit.
-const GRAIN: usize = 32;
+mod records;
+
 /// Bytes of memory that come together, and how many of them are looked at ahead.
 const LINE: usize = 64;
 const LINES: usize = 8;
@@ -25,78 +23,70 @@ const SORTED_BYTES: usize = size_of::<(u64, u32)>() + size_of::<u32>();
 /// The last row of each key.
 #[derive(Debug, Default)]
 pub(crate) struct LastRows {
-    pieces: Vec<Vec<u8>>,
-    rows: Vec<Row>,
-    /// Places in `rows`, by key.
-    places: HashTable<u32>,
-    hasher: RandomState,
-    /// Where values were that have become longer, by the room that is there.
-    free: HashMap<usize, Vec<Span>, RandomState>,
-    /// How many of them.
-    freed: usize,
-    /// Memory of all pieces.
-    bytes: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Row {
-    key: Span,
-    /// `None` deletes it.
-    value: Option<Span>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Span {
-    piece: u32,
-    at: u32,
-    len: u32,
+    records: Records,
+    /// In the order in which their keys came first.
+    rows: Vec<At>,
+    /// Places of records, by key.
+    places: Places,
+    hasher: Hasher,
+    /// How many bytes all keys begin with alike.
+    common: usize,
 }
 
 impl LastRows {
-    /// Brings what is known of these keys near. A key is found by way of several places, each known from the one before;
+    /// Brings what is known of these keys near. A row is found by way of several places, each known from the one before;
     /// step by step for many keys, their waits for memory overlap.
     pub(crate) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let hashes = keys.map(|key| hash(&self.hasher, key));
-        // The first that may be it: nearly always it is.
-        let found = hashes.filter_map(|hash| self.places.find(hash, |_| true));
-        let rows: SmallVec<[u32; LOOK_AHEAD]> = found.copied().collect();
-        for row in &rows {
-            black_box(self.at(*row).key.len);
+        let found = keys.filter_map(|key| self.places.glance(self.hasher.hash(key)));
+        let rows: SmallVec<[At; LOOK_AHEAD]> = found.map(At).collect();
+        self.glance(&rows);
+    }
+
+    fn glance(&self, rows: &[At]) {
+        for at in rows {
+            black_box(self.records.row(*at));
         }
-        for row in &rows {
-            let (key, value) = self.get(*row);
-            black_box(glance(key) + value.map_or(0, glance));
+        for at in rows {
+            let (key, value) = self.records.get(*at);
+            black_box(value.map_or(key.len(), glance));
         }
     }
 
     /// Takes a row; `None` deletes it.
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let hash = hash(&self.hasher, key);
-        if let Some(row) = self.find(hash, key) {
-            let old = self.rows[row as usize].value;
-            self.rows[row as usize].value = self.replace(old, value);
-            return;
+        let hash = self.hasher.hash(key);
+        match self.find(hash, key) {
+            None => self.add(hash, key, value),
+            Some(at) if self.records.replace(at, value) => {}
+            Some(at) => {
+                let row = self.records.row(at);
+                let now = self.records.add(row, key, value);
+                self.records.remove(at);
+                self.rows[row as usize] = now;
+                self.places.moved(hash, at.0, now.0);
+            }
         }
-        let place = short(self.rows.len());
-        let row = Row {
-            key: self.keep(key, key.len()),
-            value: value.map(|value| self.keep_value(value)),
+    }
+
+    fn add(&mut self, hash: Hash, key: &[u8], value: Option<&[u8]>) {
+        self.common = match self.rows.first() {
+            Some(first) => both_begin_with(&self.records.key(*first)[..self.common], key),
+            None => key.len(),
         };
-        self.rows.push(row);
-        let (pieces, rows, hasher) = (&self.pieces, &self.rows, &self.hasher);
-        let again = |row: &u32| self::hash(hasher, of(pieces, rows[*row as usize].key));
-        self.places.insert_unique(hash, place, again);
+        let at = self.records.add(short(self.rows.len()), key, value);
+        self.rows.push(at);
+        self.places.insert(hash, at.0);
     }
 
     /// The row under `key`: outer `None` = not here, inner = deleted.
     pub(crate) fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let row = self.find(hash(&self.hasher, key), key)?;
-        Some(self.get(row).1)
+        let at = self.find(self.hasher.hash(key), key)?;
+        Some(self.records.get(at).1)
     }
 
-    fn find(&self, hash: u64, key: &[u8]) -> Option<u32> {
-        let is_it = |row: &u32| self.bytes_of(self.at(*row).key) == key;
-        self.places.find(hash, is_it).copied()
+    fn find(&self, hash: Hash, key: &[u8]) -> Option<At> {
+        let is_it = |at: u32| self.records.key(At(at)) == key;
+        self.places.find(hash, is_it).map(At)
     }
 
     /// How many rows.
@@ -106,92 +96,30 @@ impl LastRows {
 
     /// The row at this place, of those in the order in which their keys came first.
     pub(crate) fn get(&self, place: u32) -> (&[u8], Option<&[u8]>) {
-        let row = self.at(place);
-        let value = row.value.map(|value| self.bytes_of(value));
-        (self.bytes_of(row.key), value)
+        self.records.get(self.rows[place as usize])
     }
 
-    fn at(&self, place: u32) -> Row {
-        self.rows[place as usize]
-    }
-
-    fn bytes_of(&self, span: Span) -> &[u8] {
-        of(&self.pieces, span)
-    }
-
-    /// Writes a value where the last one was, if it fits.
-    fn replace(&mut self, old: Option<Span>, value: Option<&[u8]>) -> Option<Span> {
-        match (old, value) {
-            (Some(old), Some(value)) if value.len() <= room(old.len as usize) => {
-                Some(self.put_at(old, value))
-            }
-            (old, value) => {
-                let new = value.map(|value| self.keep_value(value));
-                if let Some(old) = old {
-                    self.free
-                        .entry(room(old.len as usize))
-                        .or_default()
-                        .push(old);
-                    self.freed += 1;
-                }
-                new
-            }
-        }
-    }
-
-    fn put_at(&mut self, span: Span, bytes: &[u8]) -> Span {
-        let at = span.at as usize;
-        self.pieces[span.piece as usize][at..at + bytes.len()].copy_from_slice(bytes);
-        Span {
-            len: short(bytes.len()),
-            ..span
-        }
-    }
-
-    fn keep_value(&mut self, value: &[u8]) -> Span {
-        let room = room(value.len());
-        match self.free.get_mut(&room).and_then(Vec::pop) {
-            Some(span) => {
-                self.freed -= 1;
-                self.put_at(span, value)
-            }
-            None => self.keep(value, room),
-        }
-    }
-
-    /// Writes bytes where nothing was, with so much room.
-    fn keep(&mut self, bytes: &[u8], room: usize) -> Span {
-        let has_room = |piece: &Vec<u8>| piece.capacity() - piece.len() >= room;
-        if !self.pieces.last().is_some_and(has_room) {
-            let piece = Vec::with_capacity(PIECE.max(room));
-            self.bytes += piece.capacity();
-            self.pieces.push(piece);
-        }
-        let number = self.pieces.len() - 1;
-        let piece = &mut self.pieces[number];
-        let at = short(piece.len());
-        piece.extend_from_slice(bytes);
-        piece.resize(piece.len() + room - bytes.len(), 0);
-        Span {
-            piece: short(number),
-            at,
-            len: short(bytes.len()),
+    /// No rows, in the memory of these.
+    pub(crate) fn emptied(mut self) -> Self {
+        self.rows.clear();
+        self.places.clear();
+        Self {
+            records: self.records.emptied(),
+            common: 0,
+            ..self
         }
     }
 
     /// Memory that it takes, with what it takes to sort.
     pub(crate) fn bytes(&self) -> usize {
-        let places = self.places.capacity() * (size_of::<u32>() + 1);
-        let rows = self.rows.capacity() * (size_of::<Row>() + SORTED_BYTES);
-        let free = self.freed * size_of::<Span>();
-        self.bytes + places + rows + free
+        let rows = self.rows.capacity() * (size_of::<At>() + SORTED_BYTES);
+        self.records.bytes() + self.places.bytes() + rows
     }
 
     /// The places from `from` on, sorted by key. Keys lie all over memory: most comparisons do without them.
     pub(crate) fn sorted(&self, from: usize) -> Vec<u32> {
         let places = short(from)..short(self.rows.len());
-        let common = in_common(places.clone().map(|place| self.get(place).0));
-        let heads = places.map(|place| (head(&self.get(place).0[common..]), place));
+        let heads = places.map(|place| (head(&self.get(place).0[self.common..]), place));
         let mut heads: Vec<_> = heads.collect();
         heads.sort_unstable_by(|(a, x), (b, y)| {
             let keys = || self.get(*x).0.cmp(self.get(*y).0);
@@ -200,23 +128,16 @@ impl LastRows {
         heads.into_iter().map(|(_, place)| place).collect()
     }
 
-    /// The rows at these places, some looked at together: rows and values lie all over memory, and so their waits for
-    /// it overlap.
+    /// The rows at these places, some looked at together: they lie all over memory, and so their waits for it overlap.
     pub(crate) fn at_places<'s>(
         &'s self,
         places: &'s [u32],
     ) -> impl Iterator<Item = (&'s [u8], Option<&'s [u8]>)> + Clone {
         places.chunks(LOOK_AHEAD).flat_map(|places| {
-            let rows: SmallVec<[Row; LOOK_AHEAD]> =
-                places.iter().map(|place| self.at(*place)).collect();
-            for row in &rows {
-                let value = row.value.map_or(0, |value| glance(self.bytes_of(value)));
-                black_box(glance(self.bytes_of(row.key)) + value);
-            }
-            rows.into_iter().map(|row| {
-                let value = row.value.map(|value| self.bytes_of(value));
-                (self.bytes_of(row.key), value)
-            })
+            let at = places.iter().map(|place| self.rows[*place as usize]);
+            let rows: SmallVec<[At; LOOK_AHEAD]> = at.collect();
+            self.glance(&rows);
+            rows.into_iter().map(|at| self.records.get(at))
         })
     }
 }
@@ -227,17 +148,62 @@ fn glance(bytes: &[u8]) -> usize {
     lines.map(|line| usize::from(line[0])).sum()
 }
 
-/// The room that a value of so many bytes gets.
-fn room(len: usize) -> usize {
-    len.next_multiple_of(GRAIN)
-}
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
 
-fn of(pieces: &[Vec<u8>], span: Span) -> &[u8] {
-    let at = span.at as usize;
-    &pieces[span.piece as usize][at..at + span.len as usize]
-}
+    use proptest::prelude::*;
 
-/// No record and no piece is larger than 4 GiB, and no memory holds so many rows.
-fn short(number: usize) -> u32 {
-    u32::try_from(number).expect("less than 4 GiB")
+    use super::*;
+
+    /// Keys that begin alike, or are the beginning of others; values that come and go, grow, and are larger than a piece.
+    fn write() -> impl Strategy<Value = (Vec<u8>, Option<usize>)> {
+        let key = proptest::collection::vec(0..3_u8, 0..4);
+        let key = key.prop_map(|end| [&b"site-01234567"[..], &end].concat());
+        let len = prop_oneof![20 => 0..100_usize, 1 => 200_000..600_000_usize];
+        (key, proptest::option::weighted(0.9, len))
+    }
+
+    proptest! {
+        #[test]
+        fn holds_what_a_map_holds(
+            before in proptest::collection::vec(write(), 0..60),
+            writes in proptest::collection::vec(write(), 1..120),
+        ) {
+            let mut rows = LastRows::default();
+            for (key, len) in before {
+                rows.put(&key, len.map(|len| vec![1; len]).as_deref());
+            }
+            let mut rows = rows.emptied();
+            prop_assert_eq!((rows.len(), rows.sorted(0).len()), (0, 0));
+            let (mut map, mut half) = (BTreeMap::new(), Vec::new());
+            for (number, (key, len)) in (0_u8..).zip(&writes) {
+                let value = len.map(|len| vec![number; len]);
+                rows.put(key, value.as_deref());
+                map.insert(key.clone(), value);
+                if usize::from(number) == writes.len() / 2 {
+                    half = rows.sorted(0);
+                }
+            }
+            let expected = || map.iter().map(|(key, value)| (&key[..], value.as_deref()));
+            let sorted = rows.sorted(0);
+            prop_assert!(rows.at_places(&sorted).eq(expected()));
+            for (key, value) in expected() {
+                prop_assert_eq!(rows.row(key), Some(value));
+            }
+            prop_assert_eq!(rows.row(b"site"), None);
+            // Places stay what they were, wherever their rows are by now.
+            let keys = |places: &[u32]| -> Vec<Vec<u8>> {
+                places.iter().map(|place| rows.get(*place).0.to_vec()).collect()
+            };
+            let mut both = keys(&half);
+            prop_assert!(both.is_sorted());
+            both.extend(keys(&rows.sorted(half.len())));
+            both.sort_unstable();
+            prop_assert_eq!(both, keys(&sorted));
+            // Nothing lies upon anything else.
+            let taken: usize = expected().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum();
+            prop_assert!(rows.bytes() >= taken);
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub mod membership;
 pub mod memory;
 pub mod objects;
 mod pending;
+mod places;
 pub mod processor;
 pub mod produce;
 pub mod query;

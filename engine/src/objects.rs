@@ -8,8 +8,6 @@
 
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use entries::Entries;
@@ -18,8 +16,9 @@ use gone::Gone;
 use crate::{
     digest,
     epoch::{ROW_BYTES, Rows, TaskEpoch},
-    keys::{hash, head, in_common},
+    keys::{head, in_common},
     memory::{Account, Pool},
+    places::{Hash, Hasher, Places},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
@@ -37,16 +36,17 @@ const ENTRY_BYTES: usize = 32;
 pub struct Entry<V> {
     value: Option<V>,
     /// What the row adds to the digest, as of the last cut; `None` if there was no row.
-    hash: Option<u64>,
-    dirty: bool,
+    digest: Option<u64>,
     /// What it adds to `touched_bytes`; 0 if it was not asked for since the last cut.
-    row_bytes: usize,
+    row_bytes: u32,
+    /// Memory it takes, as of the last cut.
+    bytes: u32,
+    /// Key of the row, and the hash of what is behind its prefix.
+    key: Box<[u8]>,
+    hash: Hash,
+    dirty: bool,
     /// Was it asked for since the last search for something to let go?
     used: bool,
-    /// Memory it takes, as of the last cut.
-    bytes: usize,
-    /// Key of the row.
-    key: Box<[u8]>,
 }
 
 impl<V> Entry<V> {
@@ -80,22 +80,22 @@ impl<V> Entry<V> {
 pub struct Objects<V> {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    hasher: RandomState,
+    hasher: Hasher,
     /// Places in `entries`, by key.
-    places: HashTable<usize>,
+    places: Places,
     entries: Entries<Entry<V>>,
     /// Asked for since the last cut, with the order of their keys.
-    touched: Vec<(u64, usize)>,
+    touched: Vec<(u64, u32)>,
     bytes: usize,
     /// Rows of the values asked for since the last cut: about what the epoch will hold of them.
     touched_bytes: usize,
     /// Memory of the entries that came in since the last cut: they stay until the next.
     admitted_bytes: usize,
     /// The one asked for last: it may have grown since.
-    last: Option<usize>,
+    last: Option<u32>,
     account: Account,
     /// Where the search for something to let go stands.
-    hand: usize,
+    hand: u32,
     /// What has been let go since the last cut: only that can be in the epoch that is being committed, and not
     /// here.
     gone: Gone,
@@ -106,8 +106,8 @@ impl<V: Value> Objects<V> {
         Self {
             store,
             staged: None,
-            hasher: RandomState::default(),
-            places: HashTable::new(),
+            hasher: Hasher::default(),
+            places: Places::default(),
             entries: Entries::new(),
             touched: Vec::new(),
             bytes: 0,
@@ -125,10 +125,10 @@ impl<V: Value> Objects<V> {
     /// # Errors
     /// When the store fails or holds bytes that are no value.
     pub fn entry(&mut self, key: &[u8]) -> Result<&mut Entry<V>, store::Error> {
-        let hash = hash(&self.hasher, key);
+        let hash = self.hasher.hash(key);
         let entries = &self.entries;
-        let place = match self.places.find(hash, |at| &entries[*at].key[1..] == key) {
-            Some(place) => *place,
+        let place = match self.places.find(hash, |at| &entries[at].key[1..] == key) {
+            Some(place) => place,
             None => self.admit(hash, key)?,
         };
         if let Some(last) = self.last.replace(place) {
@@ -144,22 +144,20 @@ impl<V: Value> Objects<V> {
     }
 
     /// Brings `touched_bytes` up to date with what an entry may have become.
-    fn count_row(&mut self, place: usize) {
+    fn count_row(&mut self, place: u32) {
         let entry = &mut self.entries[place];
         let stored = entry.value.as_ref().map_or(0, Value::stored_bytes);
         let bytes = ROW_BYTES + entry.key.len() + stored;
-        self.touched_bytes = self.touched_bytes - entry.row_bytes + bytes;
-        entry.row_bytes = bytes;
+        self.touched_bytes = self.touched_bytes - entry.row_bytes as usize + bytes;
+        entry.row_bytes = short(bytes);
     }
 
     /// Looks at what is in the cache of these keys, so that whoever asks for them next need not wait for
     /// memory. What one entry is found by comes from several places, each known from the one before; step
     /// by step for many keys, the waiting is done for all of them at once.
     pub(crate) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let hashes = keys.map(|key| hash(&self.hasher, key));
-        // The first that may be it: nearly always it is.
-        let found = hashes.filter_map(|hash| self.places.find(hash, |_| true));
-        let places: SmallVec<[usize; LOOK_AHEAD]> = found.copied().collect();
+        let found = keys.filter_map(|key| self.places.glance(self.hasher.hash(key)));
+        let places: SmallVec<[u32; LOOK_AHEAD]> = found.collect();
         let entries = || places.iter().map(|place| &self.entries[*place]);
         for entry in entries() {
             std::hint::black_box((entry.used, entry.value.is_some()));
@@ -171,31 +169,30 @@ impl<V: Value> Objects<V> {
     }
 
     /// Brings an entry in from the store.
-    fn admit(&mut self, hash: u64, key: &[u8]) -> Result<usize, store::Error> {
+    fn admit(&mut self, hash: Hash, key: &[u8]) -> Result<u32, store::Error> {
         let key = row_key(OBJECT, key).into_boxed_slice();
-        let (value, row_hash) = self.load(hash, &key)?.unzip();
+        let (value, digest) = self.load(hash, &key)?.unzip();
         let place = self.entries.len();
         let mut entry = Entry {
             value,
-            hash: row_hash,
-            dirty: false,
+            digest,
             row_bytes: 0,
-            used: true,
             bytes: 0,
             key,
+            hash,
+            dirty: false,
+            used: true,
         };
         entry.bytes = entry.memory();
-        self.bytes += entry.bytes;
-        self.admitted_bytes += entry.bytes;
+        self.bytes += entry.bytes as usize;
+        self.admitted_bytes += entry.bytes as usize;
         self.entries.push(entry);
-        let (hasher, entries) = (&self.hasher, &self.entries);
-        self.places
-            .insert_unique(hash, place, |at| self::hash(hasher, &entries[*at].key[1..]));
+        self.places.insert(hash, place);
         Ok(place)
     }
 
     /// The value and its row's hash; `hash` is that of the key.
-    fn load(&self, hash: u64, row: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
+    fn load(&self, hash: Hash, row: &[u8]) -> Result<Option<(V, u64)>, store::Error> {
         let decode = |bytes: &[u8]| {
             let value = V::decode(bytes).map_err(|e| self.store.corrupt(row, e))?;
             Ok((value, digest::of_row(row, bytes)))
@@ -218,7 +215,7 @@ impl<V: Value> Objects<V> {
                 entry.write(digest, rows);
             }
             let bytes = entry.memory();
-            self.bytes = self.bytes - entry.bytes + bytes;
+            self.bytes = self.bytes - entry.bytes as usize + bytes as usize;
             entry.bytes = bytes;
         }
         (self.touched_bytes, self.admitted_bytes) = (0, 0);
@@ -266,32 +263,21 @@ impl<V: Value> Objects<V> {
             }
         }
         if self.places.capacity() > 4 * self.places.len().max(LOOK_AHEAD) {
-            let (hasher, entries) = (&self.hasher, &self.entries);
-            let again = |at: &usize| hash(hasher, &entries[*at].key[1..]);
-            self.places.shrink_to(2 * entries.len(), again);
+            self.places.shrink_to(2 * self.places.len());
         }
     }
 
     /// Removes an entry; the last one takes its place.
-    fn let_go(&mut self, place: usize) {
+    fn let_go(&mut self, place: u32) {
         let last = self.entries.len() - 1;
-        let hash = self.hash_at(place);
+        let hash = self.entries[place].hash;
         self.gone.add(hash);
-        if let Ok(found) = self.places.find_entry(hash, |at| *at == place) {
-            found.remove();
-        }
-        let hash = self.hash_at(last);
-        if place != last
-            && let Ok(mut found) = self.places.find_entry(hash, |at| *at == last)
-        {
-            *found.get_mut() = place;
+        self.places.remove(hash, place);
+        if place != last {
+            self.places.moved(self.entries[last].hash, last, place);
         }
         let entry = self.entries.swap_remove(place);
-        self.bytes -= entry.map_or(0, |entry| entry.bytes);
-    }
-
-    fn hash_at(&self, place: usize) -> u64 {
-        hash(&self.hasher, &self.entries[place].key[1..])
+        self.bytes -= entry.map_or(0, |entry| entry.bytes as usize);
     }
 
     /// `epoch` is being committed: its rows come before the store's.
@@ -317,27 +303,32 @@ impl<V: Value> Objects<V> {
 impl<V: Value> Entry<V> {
     /// Adds the row, unless what came and went within the epoch was never there.
     fn write(&mut self, digest: &mut u64, rows: &mut Rows) {
-        let hash = match &self.value {
+        let now = match &self.value {
             Some(value) => {
                 let row = rows.push_with(&self.key, |out| value.encode(out));
                 Some(digest::of_row(&self.key, row))
             }
-            None if self.hash.is_some() => {
+            None if self.digest.is_some() => {
                 rows.push(&self.key, None);
                 None
             }
             None => return,
         };
         *digest = digest
-            .wrapping_sub(self.hash.unwrap_or(0))
-            .wrapping_add(hash.unwrap_or(0));
-        self.hash = hash;
+            .wrapping_sub(self.digest.unwrap_or(0))
+            .wrapping_add(now.unwrap_or(0));
+        self.digest = now;
     }
 
-    fn memory(&self) -> usize {
+    fn memory(&self) -> u32 {
         let value = self.value.as_ref().map_or(0, Value::heap_bytes);
-        size_of::<Self>() + ENTRY_BYTES + self.key.len() + value
+        short(size_of::<Self>() + ENTRY_BYTES + self.key.len() + value)
     }
+}
+
+/// No value has 4 GiB, nor are there so many.
+fn short(number: usize) -> u32 {
+    u32::try_from(number).expect("less than 4 GiB")
 }
 
 #[cfg(test)]

@@ -3,13 +3,13 @@
 use std::ops::{Index, IndexMut};
 
 /// How many lie together.
-const PIECE: usize = 256;
+const PIECE: u32 = 256;
 
 /// A list whose pieces are all full but for the last.
 #[derive(Debug)]
 pub(super) struct Entries<T> {
     pieces: Vec<Vec<T>>,
-    len: usize,
+    len: u32,
 }
 
 impl<T> Entries<T> {
@@ -20,7 +20,7 @@ impl<T> Entries<T> {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> u32 {
         self.len
     }
 
@@ -29,15 +29,16 @@ impl<T> Entries<T> {
     }
 
     pub(super) fn push(&mut self, entry: T) {
-        if self.len == self.pieces.len() * PIECE {
-            self.pieces.push(Vec::with_capacity(PIECE));
+        let (piece, in_piece) = at(self.len);
+        if in_piece == 0 {
+            self.pieces.push(Vec::with_capacity(PIECE as usize));
         }
-        self.pieces[self.len / PIECE].push(entry);
+        self.pieces[piece].push(entry);
         self.len += 1;
     }
 
     /// Removes the entry at this place; the last one takes it.
-    pub(super) fn swap_remove(&mut self, place: usize) -> Option<T> {
+    pub(super) fn swap_remove(&mut self, place: u32) -> Option<T> {
         let piece = self.pieces.last_mut()?;
         let mut entry = piece.pop()?;
         if piece.is_empty() {
@@ -55,18 +56,25 @@ impl<T> Entries<T> {
     }
 }
 
-impl<T> Index<usize> for Entries<T> {
+impl<T> Index<u32> for Entries<T> {
     type Output = T;
 
-    fn index(&self, place: usize) -> &T {
-        &self.pieces[place / PIECE][place % PIECE]
+    fn index(&self, place: u32) -> &T {
+        let (piece, in_piece) = at(place);
+        &self.pieces[piece][in_piece]
     }
 }
 
-impl<T> IndexMut<usize> for Entries<T> {
-    fn index_mut(&mut self, place: usize) -> &mut T {
-        &mut self.pieces[place / PIECE][place % PIECE]
+impl<T> IndexMut<u32> for Entries<T> {
+    fn index_mut(&mut self, place: u32) -> &mut T {
+        let (piece, in_piece) = at(place);
+        &mut self.pieces[piece][in_piece]
     }
+}
+
+/// The piece, and the place in it.
+fn at(place: u32) -> (usize, usize) {
+    ((place / PIECE) as usize, (place % PIECE) as usize)
 }
 
 #[cfg(test)]
@@ -77,10 +85,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_a_list(steps in proptest::collection::vec(any::<Option<u16>>(), 0..3 * PIECE)) {
+        fn is_a_list(steps in proptest::collection::vec(any::<Option<u16>>(), 0..3 * PIECE as usize)) {
             let (mut entries, mut list) = (Entries::new(), Vec::new());
             // Over the ends of pieces, and back.
-            for number in 0..PIECE - 100 {
+            for number in 0..156 {
                 entries.push(number);
                 list.push(number);
             }
@@ -88,17 +96,18 @@ mod tests {
                 match step {
                     Some(place) if !list.is_empty() => {
                         let place = usize::from(place) % list.len();
-                        prop_assert_eq!(entries.swap_remove(place), Some(list.swap_remove(place)));
+                        let removed = entries.swap_remove(u32::try_from(place).unwrap());
+                        prop_assert_eq!(removed, Some(list.swap_remove(place)));
                     }
                     _ => {
                         entries.push(number);
                         list.push(number);
                     }
                 }
-                prop_assert_eq!(entries.len(), list.len());
-                prop_assert_eq!(entries.pieces.len(), list.len().div_ceil(PIECE));
+                prop_assert_eq!(entries.len() as usize, list.len());
+                prop_assert_eq!(entries.pieces.len(), list.len().div_ceil(PIECE as usize));
             }
-            for (place, number) in list.iter().enumerate() {
+            for (place, number) in (0..).zip(&list) {
                 prop_assert_eq!(&entries[place], number);
             }
         }

@@ -1,6 +1,8 @@
 //! Which keys may have been let go: a filter of one hash (after B. H. Bloom, "Space/time trade-offs in hash
 //! coding with allowable errors", 1970).
 
+use crate::places::Hash;
+
 /// Bits: with as many keys as an eighth of them, seven in eight others are told apart.
 const BITS: usize = 1 << 18;
 
@@ -13,7 +15,7 @@ pub(super) struct Gone {
 }
 
 impl Gone {
-    pub(super) fn add(&mut self, hash: u64) {
+    pub(super) fn add(&mut self, hash: Hash) {
         if self.bits.is_empty() {
             self.bits = vec![0; BITS / 64];
         }
@@ -23,7 +25,7 @@ impl Gone {
     }
 
     /// Never no for one that was added.
-    pub(super) fn may_have(&self, hash: u64) -> bool {
+    pub(super) fn may_have(&self, hash: Hash) -> bool {
         let (word, bit) = place(hash);
         self.bits.get(word).is_some_and(|bits| bits & bit != 0)
     }
@@ -35,7 +37,7 @@ impl Gone {
     }
 }
 
-fn place(hash: u64) -> (usize, u64) {
-    let bit = usize::try_from(hash % BITS as u64).unwrap_or_default();
+fn place(hash: Hash) -> (usize, u64) {
+    let bit = usize::try_from(hash.spread() % BITS as u64).unwrap_or_default();
     (bit / 64, 1 << (bit % 64))
 }

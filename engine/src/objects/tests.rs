@@ -142,7 +142,7 @@ proptest! {
                     at_cut = now.clone();
                     prop_assert_eq!(driver.digest, digest_of(&now));
                     prop_assert!(driver.objects.bytes <= bound);
-                    prop_assert_eq!(driver.objects.entries.len(), driver.objects.places.len());
+                    prop_assert_eq!(driver.objects.entries.len() as usize, driver.objects.places.len());
                 }
                 Step::Commit => {
                     driver.commit();
