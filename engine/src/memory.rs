@@ -1,6 +1,6 @@
 //! How memory is divided: one budget, a share for each part that grows with the work.
 //!
-//! Shares are bounds, not reservations: a part that has little to do takes little. What RocksDB, the
+//! Shares are bounds, not reservations: a part that has little to do takes little, and what it leaves a restore may have. What RocksDB, the
 //! cache of objects and restores hold is counted by the byte; what an epoch or librdkafka holds is
 //! bounded by what comes in, times what that was seen to cost.
 
@@ -29,7 +29,7 @@ const LEAST_QUEUE: usize = 1 << 20;
 pub struct Shares {
     /// All stores: rows that are not in RocksDB yet, its block cache and memtables.
     pub stores: usize,
-    /// Objects in the caches of all tasks, and rows on their way into stores that are restored.
+    /// Objects in the caches of all tasks.
     pub objects: usize,
     /// One epoch of one worker: outputs, and the rows that it changes.
     pub epoch: usize,
@@ -99,8 +99,8 @@ impl Pool {
         }
     }
 
-    /// What caches leave to rows on their way into stores: never less than an eighth, so that a restore
-    /// beside a busy task goes on.
+    /// What caches leave: rows on their way into stores that are restored have it meanwhile. Never less than an eighth,
+    /// so that a restore beside a busy task goes on.
     #[must_use]
     pub fn left(&self) -> usize {
         let cached = self.0.cached.load(Ordering::Relaxed);

@@ -300,7 +300,9 @@ impl<S: Scenario> TestDriver<S> {
         let mut named = BTreeSet::new();
         let mut add = |key: &[u8], row: &[u8]| {
             sum = sum.wrapping_add(digest::of_row(key, row));
-            named.extend(Object::<S>::timer_ms(row).map(|ms| timers::row_key(ms, &key[1..])));
+            named.extend(
+                Object::<S>::timer_ms(row).map(|ms| timers::row_key(ms, &key[1..]).to_vec()),
+            );
             true
         };
         store.scan(&[OBJECT], &mut add).expect("the store answers");

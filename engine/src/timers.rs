@@ -8,6 +8,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use smallvec::SmallVec;
+
 use crate::{
     epoch::{Rows, TaskEpoch},
     store::{self, Store, TIMER},
@@ -18,6 +20,9 @@ const CHANGE_BYTES: usize = 160;
 
 /// A timer: when it is due, in ms since 1970, and for which key.
 pub type Timer = (i64, Vec<u8>);
+
+/// The key of a timer's row: nearly always too short for an allocation.
+pub(crate) type RowKey = SmallVec<[u8; 56]>;
 
 /// Reads the timer that a value names, in ms since 1970, from its stored form.
 pub type TimerOf = fn(&[u8]) -> Option<i64>;
@@ -145,8 +150,8 @@ fn sortable(due_ms: i64) -> i64 {
 }
 
 /// Key of the row of a timer.
-pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> Vec<u8> {
-    let mut row = Vec::with_capacity(9 + key.len());
+pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> RowKey {
+    let mut row = RowKey::new();
     row.push(TIMER);
     row.extend_from_slice(&sortable(due_ms).to_be_bytes());
     row.extend_from_slice(key);
@@ -215,7 +220,7 @@ mod tests {
     fn what_was_taken_is_not_taken_again_before_it_is_cut() {
         let shared = Shared::in_memory().unwrap();
         let store = Store::open(&shared, std::path::Path::new("/taken"), "app", 0).unwrap();
-        let row = (row_key(100, b"x"), Some(Vec::new()));
+        let row = (row_key(100, b"x").to_vec(), Some(Vec::new()));
         store.apply_rows(&[row], 1).unwrap();
         let mut timers = Timers::new(Arc::new(store));
         assert_eq!(timers.take_due(100, 10).unwrap(), [(100, b"x".to_vec())]);

@@ -20,6 +20,7 @@ use crate::{
     epoch::TaskEpoch,
     fetch::{self, Fetcher},
     lookup::Lookup,
+    memory::{Account, Pool},
     processor::Processor,
     store::{self, Store},
     task::{self, Task},
@@ -84,6 +85,8 @@ pub struct Settings<P> {
     pub commit_interval: Duration,
     /// An epoch that has so much is ended early, and not filled further while the one before is under way.
     pub epoch_bytes: usize,
+    /// Counts those of all workers: others have what they leave.
+    pub epochs: Pool,
     /// Bound of the consumer's queue.
     pub queue_bytes: usize,
     /// Makes processors.
@@ -126,6 +129,8 @@ struct Worker<P: Processor> {
     /// The committer's call does not end: nobody waits for it.
     gave_up: bool,
     last_cut: Instant,
+    /// Memory of the epoch that is being filled.
+    account: Account,
     /// How long it is from a cut to the news of its commit, as of late.
     commits: turn::Commits,
     /// Messages to take at a time.
@@ -197,6 +202,7 @@ impl<P: Processor> Worker<P> {
                 watchdog.watch("committer".into(), settings.commit_pulse.clone());
                 report(Report::Ready);
                 Ok(Self {
+                    account: settings.epochs.open(),
                     settings,
                     fetcher,
                     tasks: BTreeMap::new(),

@@ -117,7 +117,7 @@ impl Restorer {
             stores: app.folder().join("stores"),
             shared: Shared::on_disk(1 << 20),
             timer_of: |_| None,
-            pool: Pool::of(64 << 20),
+            pools: vec![Pool::of(64 << 20)],
             queue_bytes: 16 << 20,
             // At once, so that each restore begins with new clients.
             rests_after: Duration::ZERO,

@@ -24,6 +24,7 @@ use crate::{
         holdings::Holdings,
         link::{self, Beats, Link, Seat},
     },
+    memory::Pool,
     processor::{Processor, Value},
     query::{LocalTask, View},
     restore::{self, Job, Stores},
@@ -56,6 +57,8 @@ pub(super) struct Conductor<P> {
     /// Beats whenever one of ours comes back.
     pub(super) answers: Pulse,
     pub(super) restorer: mpsc::Sender<Job>,
+    /// Memory of the epochs of all workers.
+    epochs: Pool,
     /// The stores that no task has.
     pub(super) stores: Arc<Stores>,
     /// The generation of the application, once the restorer has been told.
@@ -100,6 +103,8 @@ impl<P: Processor> Conductor<P> {
             &settings.names,
             move |news| drop(report.send(Happening::Seat(news))),
         )?;
+        let workers = usize::try_from(settings.workers)?;
+        let epochs = Pool::of(settings.shares.epoch * workers);
         let mut watchdog = Watchdog::default();
         let pulse = Pulse::default();
         watchdog.watch("restorer".into(), pulse.clone());
@@ -112,7 +117,11 @@ impl<P: Processor> Conductor<P> {
                 stores: settings.identity.stores.clone(),
                 shared: settings.shared.clone(),
                 timer_of: <P::Value as Value>::timer_ms,
-                pool: settings.task.objects.clone(),
+                pools: vec![
+                    settings.task.objects.clone(),
+                    settings.shared.rows().clone(),
+                    epochs.clone(),
+                ],
                 queue_bytes: settings.shares.restore_queue,
                 rests_after: RESTORER_RESTS_AFTER,
                 pulse,
@@ -171,6 +180,7 @@ impl<P: Processor> Conductor<P> {
             beats: Some(beats),
             seat,
             restorer,
+            epochs,
             stores,
             generation: None,
             settings,
@@ -250,6 +260,7 @@ impl<P: Processor> Conductor<P> {
             task: self.settings.task.clone(),
             commit_interval: self.settings.commit_interval,
             epoch_bytes: self.settings.shares.epoch,
+            epochs: self.epochs.clone(),
             queue_bytes: self.settings.shares.queue,
             factory: Arc::clone(&self.settings.factory),
             lookup: self.settings.lookup.clone(),

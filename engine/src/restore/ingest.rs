@@ -92,7 +92,10 @@ impl Rows {
                 *batch = std::mem::take(batch).emptied();
                 written
             }
-            Self::Portion(portion) => std::mem::take(portion).ingest(store, position, timer_of),
+            Self::Portion(portion) => {
+                *portion = std::mem::take(portion).ingest(store, position, timer_of)?;
+                Ok(())
+            }
         }
     }
 }

@@ -93,8 +93,8 @@ pub struct Settings {
     pub shared: Shared,
     /// Reads the timers that values name.
     pub timer_of: TimerOf,
-    /// Memory for rows on their way into stores: what the caches of objects leave.
-    pub pool: Pool,
+    /// Memory for rows on their way into stores: what is left in these.
+    pub pools: Vec<Pool>,
     /// Bound of the consumer's queue.
     pub queue_bytes: usize,
     /// After so long with nothing to do, the clients are given back: idle ones would take memory and threads.
@@ -126,7 +126,7 @@ pub fn start(
         folder,
         Arc::clone(&stores),
         settings.timer_of,
-        settings.pool,
+        settings.pools,
         settings.pulse,
         Box::new(done),
     );

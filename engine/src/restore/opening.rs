@@ -144,7 +144,7 @@ impl Restorer {
 
     fn track(&mut self, partition: u32, store: Arc<Store>, aim: Aim, broken: u32) {
         let now = Instant::now();
-        match Work::new(store, aim, self.timer_of, now) {
+        match Work::new(store, aim, self.timer_of, now, self.spare.clone()) {
             Ok(work) => {
                 self.stores.put(partition, work.standing());
                 let again = Again::at(now);

@@ -1,13 +1,14 @@
 //! A part of a changelog: the last row of each key becomes a table.
 
 use std::{
-    borrow::Cow,
     cell::{Cell, RefCell},
     hint::black_box,
     iter,
     ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use itertools::Either;
 use smallvec::SmallVec;
 
 use crate::{
@@ -16,11 +17,11 @@ use crate::{
     objects::LOOK_AHEAD,
     pending::PendingRows,
     store::{self, Store, TIMER},
-    timers::{self, TimerOf},
+    timers::{self, RowKey, TimerOf},
 };
 
 /// The last row of each key, of a part of the changelog.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Portion {
     rows: PendingRows,
 }
@@ -35,12 +36,16 @@ impl Portion {
         self.rows.put(key, value);
     }
 
-    /// Memory that it takes.
+    /// Memory that its rows take.
     pub(super) fn bytes(&self) -> usize {
-        self.rows.bytes()
+        match self.rows.len() {
+            0 => 0,
+            _ => self.rows.bytes(),
+        }
     }
 
-    /// Takes the rows into the store, with the timers that they name, and brings it to `position`.
+    /// Takes the rows into the store, with the timers that they name, and brings it to `position`. Returns an empty
+    /// portion in the same memory.
     ///
     /// # Errors
     /// As for [`Store::ingest`].
@@ -49,7 +54,7 @@ impl Portion {
         store: &Store,
         position: i64,
         timer_of: TimerOf,
-    ) -> Result<(), store::Error> {
+    ) -> Result<Self, store::Error> {
         let was_empty = store.is_empty()?;
         let objects = self.rows.objects();
         let order = objects.sorted(0);
@@ -68,15 +73,37 @@ impl Portion {
         let before = before.chain(rows.map(|(row, _)| row));
         let before = before.chain(self.rows.behind_objects(Bound::Excluded(timer)));
         let timers = iter::once_with(|| in_order_of_time(due.take(), objects, &order)).flatten();
-        let timers = timers.map(|key| (Cow::Owned(key), Some(&[][..])));
+        let timers = timers.map(|key| (Either::Right(key), Some(&[][..])));
         let behind = self.rows.others((Bound::Excluded(timer), Bound::Unbounded));
-        let borrowed = |(key, value)| (Cow::Borrowed(key), value);
+        let borrowed = |(key, value)| (Either::Left(key), value);
         let rows = before.map(borrowed).chain(timers);
         store.ingest(rows.chain(behind.map(borrowed)), position)?;
         if was_empty {
             store.apply(iter::empty(), position, Some(digest.get()))?;
         }
-        Ok(())
+        let rows = self.rows.emptied();
+        Ok(Self { rows })
+    }
+}
+
+/// Memory of a portion that is written, for the next one: what goes back to the kernel is given out again page by page,
+/// and a table that has grown need not grow again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spare(Arc<Mutex<Option<Portion>>>);
+
+impl Spare {
+    /// An empty portion.
+    pub(super) fn take(&self) -> Portion {
+        self.lock().take().unwrap_or_default()
+    }
+
+    /// Keeps an empty portion.
+    pub(super) fn put(&self, portion: Portion) {
+        *self.lock() = Some(portion);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Portion>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -85,7 +112,7 @@ fn in_order_of_time(
     mut due: Vec<(i64, u32)>,
     objects: &LastRows,
     order: &[u32],
-) -> impl Iterator<Item = Vec<u8>> {
+) -> impl Iterator<Item = RowKey> {
     due.sort_unstable();
     let chunks = (0..due.len()).step_by(LOOK_AHEAD);
     chunks.flat_map(move |at| {
@@ -143,7 +170,15 @@ mod tests {
         ) {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::open(&Shared::on_disk(1 << 20), directory.path(), "app", 0).unwrap();
+            // In memory that was used before.
+            let other = tempfile::tempdir().unwrap();
+            let other = Store::open(&Shared::on_disk(1 << 20), other.path(), "app", 1).unwrap();
             let mut portion = Portion::default();
+            for (key, _) in writes.iter().take(8) {
+                portion.put(key, Some(&vec![9; key.len() * 20_000]));
+            }
+            let mut portion = portion.ingest(&other, 1, timer_of).unwrap();
+            prop_assert_eq!(portion.bytes(), 0);
             let mut map = BTreeMap::new();
             for (i, (key, length)) in writes.iter().enumerate() {
                 let value = length.map(|length| vec![u8::try_from(i).unwrap(); length]);
@@ -158,7 +193,7 @@ mod tests {
                 prop_assert_eq!(&store.get(&key).unwrap(), &value);
                 let Some(value) = value.filter(|_| is_object(&key)) else { continue };
                 digest = digest.wrapping_add(digest::of_row(&key, &value));
-                timers.extend(timer_of(&value).map(|due_ms| timers::row_key(due_ms, &key[1..])));
+                timers.extend(timer_of(&value).map(|due_ms| timers::row_key(due_ms, &key[1..]).to_vec()));
             }
             timers.sort_unstable();
             let mut found = Vec::new();

@@ -10,6 +10,7 @@ use super::{
     Done, Job,
     changelog::Changelog,
     opening::Opening,
+    portion::Spare,
     stores::{Standing, Stores},
     upkeep::{Lent, Upkeep},
     work::{Aim, Work},
@@ -71,8 +72,10 @@ pub(super) struct Restorer {
     pub(super) rebuilt: BTreeSet<u32>,
     pub(super) stores: Arc<Stores>,
     pub(super) timer_of: TimerOf,
-    /// Memory for rows that wait to become tables, of all stores together.
-    pool: Pool,
+    /// What is left in these, all rows that wait to become tables may take together.
+    pools: Vec<Pool>,
+    /// Memory for the next of them.
+    pub(super) spare: Spare,
     pulse: Pulse,
     pub(super) upkeep: Upkeep,
     pub(super) done: Box<dyn Fn(Done) + Send>,
@@ -84,7 +87,7 @@ impl Restorer {
         folder: Folder,
         stores: Arc<Stores>,
         timer_of: TimerOf,
-        pool: Pool,
+        pools: Vec<Pool>,
         pulse: Pulse,
         done: Box<dyn Fn(Done) + Send>,
     ) -> Self {
@@ -98,7 +101,8 @@ impl Restorer {
             rebuilt: BTreeSet::new(),
             stores,
             timer_of,
-            pool,
+            pools,
+            spare: Spare::default(),
             pulse,
             upkeep: Upkeep::new(Instant::now(), now_ms()),
             done,
@@ -236,7 +240,8 @@ impl Restorer {
         }
         portions.sort_unstable();
         let mut waiting: usize = portions.iter().map(|(_, bytes, _)| bytes).sum();
-        while waiting > self.pool.left()
+        let left: usize = self.pools.iter().map(Pool::left).sum();
+        while waiting > left
             && let Some((_, bytes, partition)) = portions.pop()
         {
             waiting -= bytes;

@@ -5,7 +5,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::portion::Portion;
+use super::portion::{Portion, Spare};
 use crate::{
     store::{self, Store},
     timers::TimerOf,
@@ -17,7 +17,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Has a thread take the portion into the store, which it brings to `position`.
+    /// Has a thread take the portion into the store, which it brings to `position`. Its memory is spare then.
     ///
     /// # Errors
     /// When there is no thread for it.
@@ -26,11 +26,16 @@ impl Table {
         store: &Arc<Store>,
         position: i64,
         timer_of: TimerOf,
+        spare: Spare,
     ) -> Result<Self, store::Error> {
         let (bytes, into) = (portion.bytes(), Arc::clone(store));
+        let write = move || {
+            spare.put(portion.ingest(&into, position, timer_of)?);
+            Ok(())
+        };
         let thread = thread::Builder::new()
             .name("table".into())
-            .spawn(move || portion.ingest(&into, position, timer_of))
+            .spawn(write)
             .map_err(|error| store.cannot("cannot start a thread to write it", error))?;
         Ok(Self { thread, bytes })
     }

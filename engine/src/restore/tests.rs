@@ -10,6 +10,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
+    portion::Spare,
     stores::Phase,
     upkeep::Lent,
     work::{Aim, Work},
@@ -44,7 +45,7 @@ fn timers(store: &Store) -> [BTreeSet<Vec<u8>>; 2] {
     let index = |key: &[u8], _: &[u8]| indexed.insert(key.to_vec());
     store.scan(b"t", index).unwrap();
     let content = content(store).into_iter();
-    let named = content.filter_map(|(key, row)| Some(row_key(timer_of(&row)?, &key[1..])));
+    let named = content.filter_map(|(key, row)| Some(row_key(timer_of(&row)?, &key[1..]).to_vec()));
     [indexed, named.collect()]
 }
 
@@ -71,7 +72,7 @@ fn model(changelog: &[Offset]) -> BTreeMap<Vec<u8>, Vec<u8>> {
 }
 
 fn work(store: Arc<Store>, aim: Aim, by_tables: bool, end: i64) -> Work {
-    let mut work = Work::new(store, aim, timer_of, Instant::now()).unwrap();
+    let mut work = Work::new(store, aim, timer_of, Instant::now(), Spare::default()).unwrap();
     let unseen = work.store.unseen().unwrap();
     let now = Instant::now();
     work.begin(work.position(), unseen, end, by_tables, now);

@@ -119,6 +119,10 @@ impl Restorer {
             if now.saturating_duration_since(self.upkeep.began) >= WANTED_WITHIN {
                 self.surveyed.clear();
             }
+            let mut reading = self.tracked.values().map(|tracked| &tracked.work);
+            if !reading.any(|work| work.is_sorted(now)) {
+                drop(self.spare.take());
+            }
             self.look_at_lent();
             self.look_at_tracked();
         }

@@ -10,7 +10,7 @@ use super::{
     agreement::Agreement,
     begin::by_tables,
     ingest::Rows,
-    portion::Portion,
+    portion::Spare,
     progress::Meter,
     stores::{Phase, Standing},
     table::Table,
@@ -23,6 +23,10 @@ use crate::{
 
 /// A changelog that gives nothing for so long is not being read, whatever its client does.
 const GIVES_WITHIN: Duration = Duration::from_secs(1);
+
+/// With so many records left, the next changelog is asked for: what comes of it has to wait behind them, and they
+/// would be read before it comes.
+const NEARLY_READ: i64 = 40_000;
 
 /// What the work is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +65,7 @@ pub(super) struct Work {
     rows: Rows,
     /// The table that is being written.
     table: Option<Table>,
+    spare: Spare,
     /// Records in `rows`.
     waiting: u64,
     /// Is the changelog being read?
@@ -89,6 +94,7 @@ impl Work {
         aim: Aim,
         timer_of: TimerOf,
         started: Instant,
+        spare: Spare,
     ) -> Result<Self, store::Error> {
         let position = store.position()?;
         let digest = store.known_digest()?;
@@ -104,6 +110,7 @@ impl Work {
             confirmed: false,
             rows: Rows::default(),
             table: None,
+            spare,
             waiting: 0,
             reading: false,
             read_at: started,
@@ -169,7 +176,7 @@ impl Work {
     }
 
     fn sort_into_tables(&mut self) {
-        self.rows = Rows::Portion(Portion::default());
+        self.rows = Rows::Portion(self.spare.take());
         self.agreement.forget();
     }
 
@@ -279,10 +286,11 @@ impl Work {
         self.is_complete() && self.table.is_none()
     }
 
-    /// Are rows being read to be sorted into tables, with more to come? Nobody waits for brokers that give nothing.
+    /// Are rows being read to be sorted into tables, with many more to come? Nobody waits for brokers that give nothing.
     pub(super) fn is_sorted(&self, now: Instant) -> bool {
         let comes = now.saturating_duration_since(self.read_at) < GIVES_WITHIN;
-        self.reading && !self.at_end && comes && matches!(self.rows, Rows::Portion(_))
+        let many = self.end.is_none_or(|end| end - self.position > NEARLY_READ);
+        self.reading && !self.at_end && comes && many && matches!(self.rows, Rows::Portion(_))
     }
 
     pub(super) fn portion_bytes(&self) -> usize {
@@ -329,7 +337,11 @@ impl Work {
         let Some(portion) = self.rows.take_portion() else {
             return Ok(0);
         };
-        let table = Table::begin(portion, &self.store, self.position, self.timer_of)?;
+        if !(self.at_end || self.is_complete()) {
+            self.rows = Rows::Portion(self.spare.take());
+        }
+        let spare = self.spare.clone();
+        let table = Table::begin(portion, &self.store, self.position, self.timer_of, spare)?;
         self.table = Some(table);
         self.unwritten = false;
         Ok(std::mem::take(&mut self.waiting))

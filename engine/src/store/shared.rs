@@ -77,6 +77,12 @@ impl Shared {
         }
     }
 
+    /// Memory for rows that are not in RocksDB yet.
+    #[must_use]
+    pub fn rows(&self) -> &Pool {
+        &self.overlays
+    }
+
     pub(super) fn options(&self) -> Options {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.cache);

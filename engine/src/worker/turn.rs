@@ -102,7 +102,10 @@ impl<P: Processor> Worker<P> {
         }
         self.offer_kept(now_ms)?;
         self.read(now_ms)?;
-        self.consumed.increment(self.pending().records - before);
+        let pending = self.pending();
+        self.consumed.increment(pending.records - before);
+        self.account
+            .set(usize::try_from(pending.bytes).unwrap_or(usize::MAX));
         let due = self.last_cut.elapsed() >= self.commit_interval();
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
