@@ -15,6 +15,7 @@ use crate::wire;
 use flat::Flat;
 
 mod flat;
+pub mod put;
 
 /// A parsed schema under its registry id.
 #[derive(Debug)]
@@ -237,25 +238,17 @@ impl<T: Serialize> Encoder<T> {
     /// # Errors
     /// [`Error::Encode`] when the value does not fit the schema.
     pub fn encode(&self, value: &T) -> Result<Vec<u8>, Error> {
-        let mut out = wire::header(self.schema.id);
-        self.put_datum(value, &mut out)?;
-        Ok(out)
+        serde_avro_fast::to_datum(
+            value,
+            wire::header(self.schema.id),
+            &mut serde_avro_fast::ser::SerializerConfig::new(&self.schema.fast),
+        )
+        .map_err(|e| Error::Encode(e.to_string()))
     }
 
-    /// Appends the framed bytes of a value of the same fields as `T`, one that borrows its texts for
-    /// example.
-    ///
-    /// # Errors
-    /// As for [`Self::encode`]; what was written until then is left behind.
-    pub fn encode_like(&self, value: &impl Serialize, out: &mut Vec<u8>) -> Result<(), Error> {
+    /// Appends the frame of a value, for whoever writes the datum with [`put`].
+    pub fn put_header(&self, out: &mut Vec<u8>) {
         wire::put_header(out, self.schema.id);
-        self.put_datum(value, out)
-    }
-
-    fn put_datum(&self, value: &impl Serialize, out: &mut Vec<u8>) -> Result<(), Error> {
-        let mut config = serde_avro_fast::ser::SerializerConfig::new(&self.schema.fast);
-        let written = serde_avro_fast::to_datum(value, out, &mut config);
-        written.map(drop).map_err(|e| Error::Encode(e.to_string()))
     }
 }
 

@@ -1,7 +1,6 @@
 //! An epoch: everything that one transaction commits, held in memory until then.
 
 use std::{
-    convert::Infallible,
     ops::Range,
     sync::{Arc, Weak},
 };
@@ -14,6 +13,9 @@ pub use outputs::{Destination, Output, Outputs};
 
 /// What a row of an epoch costs beside its key and value.
 pub const ROW_BYTES: usize = size_of::<Span>();
+
+/// Less room than this is made more.
+const LEAST_ROOM: usize = 4 << 10;
 
 /// A row of a task's store and of the changelog: key with its prefix, value or deletion.
 pub type Row = (Vec<u8>, Option<Vec<u8>>);
@@ -46,36 +48,30 @@ impl Rows {
 
     /// Adds a row whose value `write` appends, and returns that value.
     pub fn push_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        let written = self.try_push_with(key, |out| {
-            write(out);
-            Ok::<_, Infallible>(())
-        });
-        written.unwrap_or_else(|never| match never {})
-    }
-
-    /// As [`Self::push_with`], unless `write` fails: then no row is added.
-    ///
-    /// # Errors
-    /// What `write` says.
-    pub fn try_push_with<E>(
-        &mut self,
-        key: &[u8],
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<&[u8], E> {
+        self.make_room();
         let at = self.bytes.len();
         self.bytes.extend_from_slice(key);
         let value_at = self.bytes.len();
-        if let Err(error) = write(&mut self.bytes) {
-            self.bytes.truncate(at);
-            return Err(error);
-        }
+        write(&mut self.bytes);
         self.spans.push(Span {
             at,
             value_at,
             end: self.bytes.len(),
             deleted: false,
         });
-        Ok(&self.bytes[value_at..])
+        &self.bytes[value_at..]
+    }
+
+    /// Grows by a quarter: half of an epoch's memory must not be room for more. Hardly any row is longer than the room that
+    /// is left.
+    fn make_room(&mut self) {
+        if self.bytes.capacity() - self.bytes.len() < LEAST_ROOM {
+            self.bytes
+                .reserve_exact(LEAST_ROOM.max(self.bytes.len() / 4));
+        }
+        if self.spans.len() == self.spans.capacity() {
+            self.spans.reserve_exact(64.max(self.spans.len() / 4));
+        }
     }
 
     fn push_deleted(&mut self, key: &[u8]) {
@@ -146,15 +142,26 @@ impl Rows {
         &self.bytes[span.at..span.value_at]
     }
 
-    /// No rows, in the memory of these, unless that is far more than they needed.
+    /// Gives memory back if they take less than half of what they have. The next epoch may be as small: each is full of the
+    /// records of a few partitions, now of these and now of those.
+    pub(crate) fn trim(&mut self) {
+        trim(&mut self.bytes);
+        trim(&mut self.spans);
+    }
+
+    /// No rows, in the memory of these.
     #[must_use]
     pub fn emptied(mut self) -> Self {
-        if self.bytes.capacity() / 8 > self.bytes.len() {
-            return Self::default();
-        }
         self.bytes.clear();
         self.spans.clear();
         self
+    }
+}
+
+/// Gives memory back if more than half of it is not used.
+fn trim<T>(list: &mut Vec<T>) {
+    if list.capacity() / 2 > list.len() {
+        list.shrink_to_fit();
     }
 }
 

@@ -356,6 +356,8 @@ impl<P: Processor> Task<P> {
             self.spare = rows;
             return None;
         }
+        rows.trim();
+        self.outputs.trim();
         let spare_outputs = std::mem::take(&mut self.spare_outputs);
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ROW_BYTES, Rows};
+use super::{ROW_BYTES, Rows, trim};
 use crate::processor::Reason;
 
 /// What a record costs beside its key and value.
@@ -58,20 +58,12 @@ impl Outputs {
     }
 
     /// Publishes the value that `write` appends (framed) under `key`.
-    ///
-    /// # Errors
-    /// What `write` says; then nothing is published.
-    pub fn emit_with<E>(
-        &mut self,
-        key: &[u8],
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.records.try_push_with(key, write)?;
+    pub fn emit_with(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>)) {
+        self.records.push_with(key, write);
         self.to.push(To {
             destination: Destination::States,
             has_key: true,
         });
-        Ok(())
     }
 
     pub(crate) fn push(&mut self, output: Output<'_>) {
@@ -137,7 +129,13 @@ impl Outputs {
         3 * (self.records.bytes() + self.len() * OUTPUT_BYTES)
     }
 
-    /// None, in the memory of these, unless that is far more than they needed.
+    /// As for [`Rows::trim`].
+    pub(crate) fn trim(&mut self) {
+        self.records.trim();
+        trim(&mut self.to);
+    }
+
+    /// None, in the memory of these.
     #[must_use]
     pub(crate) fn emptied(mut self) -> Self {
         self.to.clear();
@@ -168,16 +166,7 @@ mod tests {
         outputs.emit(b"site", Some(b"attacked"));
         outputs.emit(b"site", None);
         outputs.push(letter);
-        let failed = outputs.emit_with(b"other", |out| {
-            out.extend_from_slice(b"half of it");
-            Err("cannot")
-        });
-        assert_eq!(failed, Err("cannot"));
-        let written = outputs.emit_with(b"site", |out| {
-            out.extend_from_slice(b"calm");
-            Ok::<_, ()>(())
-        });
-        assert_eq!(written, Ok(()));
+        outputs.emit_with(b"site", |out| out.extend_from_slice(b"calm"));
         let all = [
             states(Some(b"attacked")),
             states(None),

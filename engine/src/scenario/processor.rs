@@ -145,7 +145,8 @@ impl<S: Scenario> ScenarioProcessor<S> {
             override_changed: false,
             expires_at_ms: Some(expires_at_ms).filter(|at| *at > now_ms),
         };
-        settling.settle(object, change)
+        settling.settle(object, change);
+        Ok(())
     }
 
     /// What brings the object `key` up to date after a change, and all objects.
@@ -218,7 +219,8 @@ impl<S: Scenario> ScenarioProcessor<S> {
             override_changed: true,
             expires_at_ms,
         };
-        settling.settle(object, change)
+        settling.settle(object, change);
+        Ok(())
     }
 
     fn clear_override(
@@ -242,7 +244,8 @@ impl<S: Scenario> ScenarioProcessor<S> {
             override_changed: true,
             expires_at_ms: None,
         };
-        settling.settle(object, change)
+        settling.settle(object, change);
+        Ok(())
     }
 
     fn delete_object(
@@ -283,7 +286,8 @@ impl<S: Scenario> ScenarioProcessor<S> {
             override_changed: false,
             expires_at_ms: None,
         };
-        settling.settle(object, change)
+        settling.settle(object, change);
+        Ok(())
     }
 }
 
@@ -297,7 +301,7 @@ struct Settling<'a, S: Scenario> {
 }
 
 impl<S: Scenario> Settling<'_, S> {
-    fn settle(&mut self, object: &mut Object<S>, change: Change) -> Result<(), Failure> {
+    fn settle(&mut self, object: &mut Object<S>, change: Change) {
         let scenario = &self.processor.scenario;
         let freshness_ms = scenario.freshness_ms();
         let now_ms = self.now_ms;
@@ -308,23 +312,21 @@ impl<S: Scenario> Settling<'_, S> {
             first_expiry_ms = object.first_expiry_ms(freshness_ms);
         }
         if object.decide(scenario, change.cause, change.override_changed, now_ms) {
-            self.publish(object)?;
+            self.publish(object);
         }
         arm(self.key, object, first_expiry_ms, self.timers);
-        Ok(())
     }
 
-    fn publish(&mut self, object: &Object<S>) -> Result<(), Failure> {
+    fn publish(&mut self, object: &Object<S>) {
         self.processor.counters.transitions.increment(1);
-        // The key was checked to be UTF-8 before anything reached this store.
-        let object_id = String::from_utf8_lossy(self.key);
-        if let Some(state) = view::published(&object_id, object) {
-            let codec = &self.processor.codecs.state;
-            let write = |out: &mut Vec<u8>| codec.encode_like(&state, out);
-            let written = self.outputs.emit_with(self.key, write);
-            written.map_err(|e| Failure::Broken(e.to_string()))?;
-        }
-        Ok(())
+        let Some(current) = &object.current else {
+            return;
+        };
+        let codec = &self.processor.codecs.state;
+        self.outputs.emit_with(self.key, |out| {
+            codec.put_header(out);
+            view::put_state(out, self.key, current, object);
+        });
     }
 }
 

@@ -417,3 +417,42 @@ proptest! {
         prop_assert_eq!(published, state.map(|s| s.verdict));
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// A published state says what a query says right after it: also of many votes, of which some have expired.
+    #[test]
+    fn what_is_published_is_what_a_query_says(
+        agents in 1..150_usize,
+        votes in proptest::collection::vec((any::<prop::sample::Index>(), verdict(), 0..FRESHNESS_MS, any::<i64>()), 1..300),
+        texts in proptest::collection::vec((0..300_usize, proptest::option::of(".{0,20}"), proptest::option::of(1..i64::from(u32::MAX))), 0..5),
+    ) {
+        let mut driver = driver(majority::Rules::default());
+        let mut compared = 0;
+        for (number, (agent, verdict, lag_ms, sequence)) in votes.into_iter().enumerate() {
+            let now_ms = driver.now_ms() + 500;
+            driver.advance_to(now_ms);
+            if let Some((_, expired)) = driver.transitions().pop() {
+                prop_assert_eq!(expired, driver.state(SITE));
+            }
+            let agent = format!("agent-{}", agent.index(agents));
+            driver.report(SITE, &report(&agent, verdict, now_ms - lag_ms, sequence));
+            for (_, text, lasts_ms) in texts.iter().filter(|(at, ..)| *at == number) {
+                driver.set_state(&SetState {
+                    object_id: SITE.into(),
+                    verdict: verdict.name().into(),
+                    operator: text.clone(),
+                    note: text.as_ref().map(|text| text.repeat(10)),
+                    expires_at_ms: lasts_ms.map(|ms| now_ms + ms),
+                    issued_at_ms: now_ms,
+                });
+            }
+            if let Some((_, published)) = driver.transitions().pop() {
+                prop_assert_eq!(published, driver.state(SITE));
+                compared += 1;
+            }
+        }
+        prop_assert!(compared > 0);
+    }
+}
