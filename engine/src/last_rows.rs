@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 use crate::{
     keys::{both_begin_with, head},
     objects::LOOK_AHEAD,
-    places::{Hash, Hasher, Places},
+    places::{Hash, Places, hash_of_row},
 };
 
 use records::{At, Records, short};
@@ -20,7 +20,7 @@ const LINES: usize = 8;
 /// What it takes a row to be sorted.
 const SORTED_BYTES: usize = size_of::<(u64, u32)>() + size_of::<u32>();
 
-/// The last row of each key.
+/// The last row of each key, of rows whose keys all have the same prefix.
 #[derive(Debug, Default)]
 pub(crate) struct LastRows {
     records: Records,
@@ -28,7 +28,6 @@ pub(crate) struct LastRows {
     rows: Vec<At>,
     /// Places of records, by key.
     places: Places,
-    hasher: Hasher,
     /// How many bytes all keys begin with alike.
     common: usize,
 }
@@ -37,7 +36,7 @@ impl LastRows {
     /// Brings what is known of these keys near. A row is found by way of several places, each known from the one before;
     /// step by step for many keys, their waits for memory overlap.
     pub(crate) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let found = keys.filter_map(|key| self.places.glance(self.hasher.hash(key)));
+        let found = keys.filter_map(|key| self.places.glance(hash_of_row(key)));
         let rows: SmallVec<[At; LOOK_AHEAD]> = found.map(At).collect();
         self.glance(&rows);
     }
@@ -54,7 +53,7 @@ impl LastRows {
 
     /// Takes a row; `None` deletes it.
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let hash = self.hasher.hash(key);
+        let hash = hash_of_row(key);
         match self.find(hash, key) {
             None => self.add(hash, key, value),
             Some(at) if self.records.replace(at, value) => {}
@@ -78,15 +77,20 @@ impl LastRows {
         self.places.insert(hash, at.0);
     }
 
-    /// The row under `key`: outer `None` = not here, inner = deleted.
-    pub(crate) fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let at = self.find(self.hasher.hash(key), key)?;
+    /// The row under `key`: outer `None` = not here, inner = deleted. `hash` is that of the row.
+    pub(crate) fn row(&self, hash: Hash, key: &[u8]) -> Option<Option<&[u8]>> {
+        let at = self.find(hash, key)?;
         Some(self.records.get(at).1)
     }
 
     fn find(&self, hash: Hash, key: &[u8]) -> Option<At> {
         let is_it = |at: u32| self.records.key(At(at)) == key;
         self.places.find(hash, is_it).map(At)
+    }
+
+    /// The hashes of all rows.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = Hash> {
+        self.places.hashes()
     }
 
     /// How many rows.
@@ -189,9 +193,9 @@ mod tests {
             let sorted = rows.sorted(0);
             prop_assert!(rows.at_places(&sorted).eq(expected()));
             for (key, value) in expected() {
-                prop_assert_eq!(rows.row(key), Some(value));
+                prop_assert_eq!(rows.row(hash_of_row(key), key), Some(value));
             }
-            prop_assert_eq!(rows.row(b"site"), None);
+            prop_assert_eq!(rows.row(hash_of_row(b"site"), b"site"), None);
             // Places stay what they were, wherever their rows are by now.
             let keys = |places: &[u32]| -> Vec<Vec<u8>> {
                 places.iter().map(|place| rows.get(*place).0.to_vec()).collect()

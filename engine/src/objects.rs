@@ -6,7 +6,7 @@
 //! shares with those of other tasks; what was not used of late goes first, and never anything that is not
 //! in an epoch yet.
 
-use std::sync::Arc;
+use std::{hint::black_box, sync::Arc};
 
 use smallvec::SmallVec;
 
@@ -18,7 +18,7 @@ use crate::{
     epoch::{ROW_BYTES, Rows, TaskEpoch},
     keys::{head, in_common},
     memory::{Account, Pool},
-    places::{Hash, Hasher, Places},
+    places::{Hash, Places, hash},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
@@ -80,7 +80,6 @@ impl<V> Entry<V> {
 pub struct Objects<V> {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    hasher: Hasher,
     /// Places in `entries`, by key.
     places: Places,
     entries: Entries<Entry<V>>,
@@ -106,7 +105,6 @@ impl<V: Value> Objects<V> {
         Self {
             store,
             staged: None,
-            hasher: Hasher::default(),
             places: Places::default(),
             entries: Entries::new(),
             touched: Vec::new(),
@@ -125,7 +123,7 @@ impl<V: Value> Objects<V> {
     /// # Errors
     /// When the store fails or holds bytes that are no value.
     pub fn entry(&mut self, key: &[u8]) -> Result<&mut Entry<V>, store::Error> {
-        let hash = self.hasher.hash(key);
+        let hash = hash(key);
         let entries = &self.entries;
         let place = match self.places.find(hash, |at| &entries[at].key[1..] == key) {
             Some(place) => place,
@@ -156,16 +154,9 @@ impl<V: Value> Objects<V> {
     /// memory. What one entry is found by comes from several places, each known from the one before; step
     /// by step for many keys, the waiting is done for all of them at once.
     pub(crate) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        let found = keys.filter_map(|key| self.places.glance(self.hasher.hash(key)));
+        let found = keys.filter_map(|key| self.places.glance(hash(key)));
         let places: SmallVec<[u32; LOOK_AHEAD]> = found.collect();
-        let entries = || places.iter().map(|place| &self.entries[*place]);
-        for entry in entries() {
-            std::hint::black_box((entry.used, entry.value.is_some()));
-        }
-        for entry in entries() {
-            std::hint::black_box(entry.key.last().copied());
-            std::hint::black_box(entry.value.as_ref().map(Value::glance));
-        }
+        glance(&self.entries, places.iter().copied());
     }
 
     /// Brings an entry in from the store.
@@ -201,23 +192,28 @@ impl<V: Value> Objects<V> {
         if let Some(staged) = staged.and_then(|epoch| epoch.row(row)) {
             return staged.map(decode).transpose();
         }
-        self.store.get(row)?.as_deref().map(decode).transpose()
+        let stored = self.store.object(hash, row)?;
+        stored.as_deref().map(decode).transpose()
     }
 
     /// Adds the changed rows since the last cut to `rows`, sorted, and the change of the digest to
     /// `digest`.
     pub(crate) fn cut(&mut self, digest: &mut u64, rows: &mut Rows) {
         self.sort_touched();
-        for (_, place) in self.touched.drain(..) {
-            let entry = &mut self.entries[place];
-            entry.row_bytes = 0;
-            if std::mem::take(&mut entry.dirty) {
-                entry.write(digest, rows);
+        for touched in self.touched.chunks(LOOK_AHEAD) {
+            glance(&self.entries, touched.iter().map(|(_, place)| *place));
+            for (_, place) in touched {
+                let entry = &mut self.entries[*place];
+                entry.row_bytes = 0;
+                if std::mem::take(&mut entry.dirty) {
+                    entry.write(digest, rows);
+                }
+                let bytes = entry.memory();
+                self.bytes = self.bytes - entry.bytes as usize + bytes as usize;
+                entry.bytes = bytes;
             }
-            let bytes = entry.memory();
-            self.bytes = self.bytes - entry.bytes as usize + bytes as usize;
-            entry.bytes = bytes;
         }
+        self.touched.clear();
         (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
         self.account.set(self.bytes);
@@ -297,6 +293,19 @@ impl<V: Value> Objects<V> {
         self.bytes = 0;
         self.account.set(0);
         self.hand = 0;
+    }
+}
+
+/// Brings these near, step by step for all of them.
+fn glance<V: Value>(entries: &Entries<Entry<V>>, places: impl Iterator<Item = u32> + Clone) {
+    for place in places.clone() {
+        let entry = &entries[place];
+        black_box((entry.used, entry.value.is_some()));
+    }
+    for place in places {
+        let entry = &entries[place];
+        black_box(entry.key.last().copied());
+        black_box(entry.value.as_ref().map(Value::glance));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use crate::{last_rows::LastRows, store::OBJECT};
+use crate::{last_rows::LastRows, places::hash_of_row, store::OBJECT};
 
 /// What a row that is no object's costs beside its key and value: their allocations, and its place among the others.
 const ROW_BYTES: usize = 96;
@@ -38,7 +38,7 @@ impl PendingRows {
     /// The row under `key`: outer `None` = not here, inner = deleted.
     pub(crate) fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         if is_object(key) {
-            self.objects.row(key)
+            self.objects.row(hash_of_row(key), key)
         } else {
             self.others.get(key).map(Option::as_deref)
         }

@@ -3,21 +3,23 @@
 //! The hash stays beside the place: a table that grows, and a search that comes upon another key, need not look at keys,
 //! each of which is a wait for memory.
 
+use std::sync::LazyLock;
+
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-/// Makes hashes of keys.
-#[derive(Debug, Default)]
-pub(crate) struct Hasher(RandomState);
+/// The hash of a key: the same everywhere in this process.
+pub(crate) fn hash(key: &[u8]) -> Hash {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+    let mut hasher = SEED.build_hasher();
+    hasher.write(key);
+    Hash((hasher.finish() >> 32) as u32)
+}
 
-impl Hasher {
-    /// The hash of a key.
-    pub(crate) fn hash(&self, key: &[u8]) -> Hash {
-        use std::hash::{BuildHasher as _, Hasher as _};
-        let mut hasher = self.0.build_hasher();
-        hasher.write(key);
-        Hash((hasher.finish() >> 32) as u32)
-    }
+/// The hash of the key that a row's key has behind its prefix.
+pub(crate) fn hash_of_row(row: &[u8]) -> Hash {
+    hash(row.get(1..).unwrap_or_default())
 }
 
 /// The hash of a key.
@@ -77,6 +79,11 @@ impl Places {
         if let Some(slot) = self.0.find_mut(hash.spread(), |slot| slot.place == from) {
             slot.place = to;
         }
+    }
+
+    /// The hashes of all keys.
+    pub(crate) fn hashes(&self) -> impl Iterator<Item = Hash> {
+        self.0.iter().map(|slot| slot.hash)
     }
 
     /// How many.

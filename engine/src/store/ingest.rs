@@ -15,6 +15,7 @@ use super::{
     meta::{as_rows, meta_rows},
     overlay::Standing,
 };
+use crate::{pending::is_object, places::hash_of_row};
 
 /// The table before it is taken in. Not a name that RocksDB gives.
 const TABLE: &str = "rows.ingest";
@@ -39,7 +40,16 @@ impl Store {
             digest: None,
         };
         let complete_ms = self.complete_ms.load(Ordering::Acquire);
-        self.take_table(standing, complete_ms, rows)
+        let (knows_all, mut objects) = (self.layers().knows_all(), Vec::new());
+        let rows = rows.into_iter().inspect(|(key, _)| {
+            if knows_all && is_object(key.as_ref()) {
+                objects.push(hash_of_row(key.as_ref()));
+            }
+        });
+        self.take_table(standing, complete_ms, rows)?;
+        // Until now, nobody finds what is new: as before it came.
+        self.layers_mut().know(objects.into_iter());
+        Ok(())
     }
 
     /// Writes a table of rows, sorted by key, and of what is to be kept of a standing, and has RocksDB take it in.

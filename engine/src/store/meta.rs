@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use rocksdb::WriteBatch;
 
 use super::{Error, OBJECT, SOURCE, Store, TIMER, overlay::Standing};
-use crate::digest;
+use crate::{digest, pending::is_object};
 
 /// What a store says of itself is in rows like all others, so that all of it changes at once; they come
 /// before those of the changelog, which never begin like this.
@@ -199,6 +199,14 @@ impl Store {
         rows.seek([META + 1]);
         rows.status().map_err(|e| self.error(e))?;
         Ok(!rows.valid())
+    }
+
+    /// Has RocksDB any object?
+    pub(super) fn has_objects(&self) -> Result<bool, Error> {
+        let mut rows = self.db.raw_iterator();
+        rows.seek([OBJECT]);
+        rows.status().map_err(|e| self.error(e))?;
+        Ok(rows.key().is_some_and(is_object))
     }
 
     /// At `now_ms` the store lacks nothing of the changelog. Reaches the disk with a flush.

@@ -17,12 +17,18 @@ use std::{
 use rocksdb::{DB, ReadOptions};
 
 use meta::{COMPLETE, NEVER};
-use overlay::Layers;
+use overlay::{Found, Layers};
+
+use crate::{
+    pending::is_object,
+    places::{Hash, hash_of_row},
+};
 
 mod age;
 mod error;
 mod folder;
 mod ingest;
+mod known;
 mod meta;
 mod overlay;
 mod shared;
@@ -92,11 +98,12 @@ impl Store {
         }
         let options = shared.options();
         let db = DB::open(&options, &path).map_err(|source| Error::opening(&path, source))?;
+        let layers = Layers::new(shared.overlays.open());
         let store = Self {
             db,
             path,
             shared: shared.clone(),
-            layers: RwLock::new(Layers::new(shared.overlays.open())),
+            layers: RwLock::new(layers),
             pushing: Mutex::new(()),
             dirty: AtomicBool::new(false),
             flushed: Mutex::new(Instant::now()),
@@ -105,6 +112,9 @@ impl Store {
         };
         store.check_identity(application_id, partition)?;
         store.remove_leftovers()?;
+        if !store.has_objects()? {
+            store.layers_mut().know_all();
+        }
         // Read now, so that damage is found now.
         store.position()?;
         let complete_ms = store.number(COMPLETE)?.unwrap_or(NEVER);
@@ -120,11 +130,23 @@ impl Store {
     /// # Errors
     /// What RocksDB says.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        if is_object(key) {
+            return self.object(hash_of_row(key), key);
+        }
         if let Some(row) = self.layers().row(key) {
             return Ok(row.map(<[u8]>::to_vec));
         }
         // What has left memory since is found here.
         self.db.get(key).map_err(|e| self.error(e))
+    }
+
+    /// As [`Self::get`], for an object's row, whose hash is known.
+    pub(crate) fn object(&self, hash: Hash, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        match self.layers().object(hash, key) {
+            Found::Here(row) => Ok(row.map(<[u8]>::to_vec)),
+            Found::Nowhere => Ok(None),
+            Found::PerhapsOnDisk => self.db.get(key).map_err(|e| self.error(e)),
+        }
     }
 
     /// Calls `visit` for each row from `from` on whose key has the same first byte, in order, until

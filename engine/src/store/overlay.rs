@@ -10,10 +10,15 @@ use std::{
 
 use itertools::{Either, Itertools as _};
 
+use super::known::Known;
 use crate::{
     memory::Account,
     pending::{PendingRows, is_object},
+    places::Hash,
 };
+
+/// The part of a store's memory for rows that knowing which objects RocksDB may have is worth.
+const KNOWN_PART: usize = 8;
 
 /// How far a store is, and how it got there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,7 +97,18 @@ impl Overlay {
 pub(super) struct Layers {
     fresh: Overlay,
     leaving: Option<Arc<Overlay>>,
+    /// Which objects RocksDB may have; `None` if nobody knows.
+    known: Option<Known>,
     account: Account,
+}
+
+/// Where an object's row is.
+pub(super) enum Found<'r> {
+    /// In memory; `None` if it is deleted.
+    Here(Option<&'r [u8]>),
+    /// Only there, if anywhere.
+    PerhapsOnDisk,
+    Nowhere,
 }
 
 impl Layers {
@@ -100,7 +116,29 @@ impl Layers {
         Self {
             fresh: Overlay::default(),
             leaving: None,
+            known: None,
             account,
+        }
+    }
+
+    /// RocksDB has no object: what it will have is known.
+    pub(super) fn know_all(&mut self) {
+        self.known = Some(Known::default());
+    }
+
+    /// Must it be told what comes into RocksDB?
+    pub(super) fn knows_all(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// These have come into RocksDB.
+    pub(super) fn know(&mut self, objects: impl Iterator<Item = Hash>) {
+        let most = self.account.most() / KNOWN_PART;
+        if let Some(known) = &mut self.known {
+            known.add(objects);
+            if known.bytes() > most {
+                self.known = None;
+            }
         }
     }
 
@@ -125,6 +163,23 @@ impl Layers {
     pub(super) fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let leaving = || self.leaving.as_ref()?.rows.row(key);
         self.fresh.rows.row(key).or_else(leaving)
+    }
+
+    /// The row of an object.
+    pub(super) fn object(&self, hash: Hash, key: &[u8]) -> Found<'_> {
+        let fresh = self.fresh.rows.objects().row(hash, key);
+        let leaving = || self.leaving.as_ref()?.rows.objects().row(hash, key);
+        match fresh.or_else(leaving) {
+            Some(row) => Found::Here(row),
+            None if self
+                .known
+                .as_ref()
+                .is_some_and(|known| !known.may_have(hash)) =>
+            {
+                Found::Nowhere
+            }
+            None => Found::PerhapsOnDisk,
+        }
     }
 
     /// The rows from `from` on whose key has the same first byte, in order.
@@ -158,7 +213,9 @@ impl Layers {
 
     /// What was leaving is in RocksDB.
     pub(super) fn has_left(&mut self) {
-        self.leaving = None;
+        if let Some(left) = self.leaving.take() {
+            self.know(left.rows.objects().hashes());
+        }
         self.count();
     }
 
@@ -167,6 +224,7 @@ impl Layers {
             .leaving
             .as_ref()
             .map_or(0, |leaving| leaving.rows.bytes());
-        self.account.set(self.fresh.rows.bytes() + leaving);
+        let known = self.known.as_ref().map_or(0, Known::bytes);
+        self.account.set(self.fresh.rows.bytes() + leaving + known);
     }
 }

@@ -182,7 +182,7 @@ impl Store {
         self.layers.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn layers_mut(&self) -> RwLockWriteGuard<'_, Layers> {
+    pub(super) fn layers_mut(&self) -> RwLockWriteGuard<'_, Layers> {
         self.layers.write().unwrap_or_else(PoisonError::into_inner)
     }
 }

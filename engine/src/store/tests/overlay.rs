@@ -49,6 +49,11 @@ fn said(store: &Store) -> Said {
     let mut rows = BTreeMap::new();
     let add = |key: &[u8], value: &[u8]| rows.insert(key.to_vec(), value.to_vec()).is_none();
     store.scan(b"o", add).unwrap();
+    // One by one they are found by other ways.
+    for key in 0..12 {
+        let key = [b'o', key];
+        assert_eq!(store.get(&key).unwrap().as_ref(), rows.get(&key[..]));
+    }
     Said {
         rows,
         position: store.position().unwrap(),
