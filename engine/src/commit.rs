@@ -65,6 +65,13 @@ pub enum Todo {
         /// The digest of its store.
         digest: u64,
     },
+    /// Forget what was published last, if it belongs to a store with this digest and is there for good.
+    Confirm {
+        /// The partition.
+        partition: u32,
+        /// The digest of its store.
+        digest: u64,
+    },
 }
 
 /// What became of it.
@@ -206,6 +213,10 @@ impl Committer {
             Todo::Commit(epoch) => return self.commit(epoch),
             Todo::Sweep(partition) => self.sweep(*partition),
             Todo::PublishAgain { partition, digest } => self.publish_again(*partition, *digest),
+            Todo::Confirm { partition, digest } => {
+                self.confirm(*partition, *digest);
+                Ok(())
+            }
         };
         match done {
             Ok(()) => Outcome::Done,

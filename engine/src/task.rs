@@ -351,13 +351,14 @@ impl<P: Processor> Task<P> {
             rows.push(&[SOURCE], Some(&offset.to_be_bytes()));
         }
         digests.add_to(&mut rows, self.now_ms);
-        if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
-            // Timers that came to nothing wait for the next one.
-            self.spare = rows;
-            return None;
-        }
         rows.trim();
         self.outputs.trim();
+        if rows.is_empty() && self.outputs.is_empty() && self.next_offset.is_none() {
+            // Timers that came to nothing wait for the next one, and memory serves others.
+            self.spare_outputs = Outputs::default();
+            self.published = Arc::default();
+            return None;
+        }
         let spare_outputs = std::mem::take(&mut self.spare_outputs);
         let epoch = Arc::new(TaskEpoch {
             partition: self.partition,
@@ -373,11 +374,18 @@ impl<P: Processor> Task<P> {
         Some(epoch)
     }
 
-    /// The epoch handed out is committed and in the store.
-    pub fn committed(&mut self) {
+    /// The digest of the store, as of the last commit.
+    #[must_use]
+    pub fn committed_digest(&self) -> u64 {
+        self.digests.committed
+    }
+
+    /// The epoch handed out is committed and in the store. Had it any outputs?
+    pub fn committed(&mut self) -> bool {
         let staged = self.staged.take();
         self.stage(None);
-        let Some(epoch) = staged else { return };
+        let Some(epoch) = staged else { return false };
+        let published = !epoch.outputs.is_empty();
         self.committed_offset = epoch.next_offset.unwrap_or(self.committed_offset);
         self.digests.committed = epoch.digest;
         let before = std::mem::replace(&mut self.published, Arc::clone(&epoch.outputs));
@@ -387,6 +395,7 @@ impl<P: Processor> Task<P> {
             .unwrap_or_default();
         let rows = Arc::into_inner(epoch).and_then(|epoch| Arc::into_inner(epoch.rows));
         self.spare = rows.map(Rows::emptied).unwrap_or_default();
+        published
     }
 
     /// Throws away whatever is not committed. The source must be read again from

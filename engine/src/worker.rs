@@ -28,6 +28,7 @@ use crate::{
 };
 
 mod turn;
+mod turns;
 
 /// Messages taken from librdkafka at a time.
 const BATCH: usize = 1_000;
@@ -111,6 +112,12 @@ struct Running<P: Processor> {
     task: Task<P>,
     /// Records that wait for a schema, and whatever was read behind them.
     kept: VecDeque<turn::Kept>,
+    /// There are too many of them: nothing more is fetched before all are processed.
+    keeps_enough: bool,
+    /// Is nothing being fetched?
+    paused: bool,
+    /// When it published something.
+    published: Instant,
     /// The offset behind the last record that was read, and when that was; `None` before the first.
     read: Option<(i64, Instant)>,
 }
@@ -137,6 +144,7 @@ struct Worker<P: Processor> {
     batch: usize,
     /// Do many records wait?
     behind: bool,
+    turns: turns::Turns,
     consumed: metrics::Counter,
     report: Reporter,
 }
@@ -217,6 +225,7 @@ impl<P: Processor> Worker<P> {
                     commits: turn::Commits::default(),
                     batch: BATCH,
                     behind: false,
+                    turns: turns::Turns::default(),
                     consumed: metrics::counter!("records_consumed_total"),
                     report,
                 })
@@ -314,6 +323,8 @@ impl<P: Processor> Worker<P> {
                 let topic = &self.settings.names.reports;
                 self.fetcher
                     .assign(topic, partition, offset)
+                    // It may have been paused when it was here before.
+                    .and_then(|()| self.fetcher.set_paused(topic, partition, false))
                     .map_err(|e| format!("assign partition {partition}: {e}"))?;
                 let processor = (self.settings.factory)(partition);
                 let task = Task::new(
@@ -323,9 +334,15 @@ impl<P: Processor> Worker<P> {
                     store,
                     offset,
                 )?;
-                let kept = VecDeque::new();
-                let read = None;
-                self.tasks.insert(partition, Running { task, kept, read });
+                let running = Running {
+                    task,
+                    kept: VecDeque::new(),
+                    keeps_enough: false,
+                    paused: false,
+                    published: Instant::now(),
+                    read: None,
+                };
+                self.tasks.insert(partition, running);
                 (self.report)(Report::Running(partition));
                 Ok(())
             }

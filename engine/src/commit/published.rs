@@ -83,6 +83,15 @@ impl Published {
         both.find(|last| last.digest == digest).cloned()
     }
 
+    /// Memory of what is kept of a partition.
+    #[must_use]
+    pub fn bytes(&self, partition: u32) -> usize {
+        let all = self.lock();
+        let kept = all.get(&partition).into_iter();
+        let kept = kept.flat_map(|epochs| epochs.under_way.iter().chain(&epochs.committed));
+        kept.map(|last| last.outputs.bytes()).sum()
+    }
+
     /// This, and no other, is the last one.
     pub(super) fn put(&self, partition: u32, last: Last) {
         let epochs = Epochs {

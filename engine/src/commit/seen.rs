@@ -108,6 +108,22 @@ impl Committer {
         Ok(())
     }
 
+    /// Forgets what the last epoch of a partition published, if the output topic has it for good.
+    pub(super) fn confirm(&self, partition: u32, digest: u64) {
+        let published = &self.settings.published;
+        let Some(last) = published.last(partition, digest) else {
+            return;
+        };
+        let offsets = Offsets::from([(kafka_partition(partition), last.offset)]);
+        let consumer = self.settings.consumer.clone();
+        match missing(consumer, &self.settings.names.states, &offsets) {
+            Ok(missing) if missing.is_empty() => published.forget(partition),
+            // Whoever needs them looks for them again.
+            Ok(_) => tracing::warn!(partition, "the last outputs are not there yet"),
+            Err(why) => tracing::debug!(partition, why, "are the last outputs there?"),
+        }
+    }
+
     /// Commits outputs in a transaction of their own; returns the offset of the last.
     fn send_alone<'o>(
         &mut self,

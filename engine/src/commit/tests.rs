@@ -222,6 +222,30 @@ fn outputs_that_are_gone_are_published_again() {
     assert_eq!(again(&mut bench, 0), 2, "they are there again");
 }
 
+/// Outputs are forgotten once they are there for good, and kept while nobody knows.
+#[test]
+fn outputs_that_are_there_for_good_are_forgotten() {
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    assert_eq!(name(&bench.committer.commit(&bench.epoch())), "committed");
+    let kept = |bench: &Bench| bench.committer.settings.published.bytes(PARTITION) > 0;
+    let confirm = |bench: &mut Bench, digest| {
+        let todo = Todo::Confirm {
+            partition: PARTITION,
+            digest,
+        };
+        let outcome = bench.committer.carry_out(&todo);
+        assert_eq!(name(&outcome), "done", "{outcome:?}");
+        kept(bench)
+    };
+    assert!(confirm(&mut bench, 1), "of another store");
+    bench.forget_outputs();
+    assert!(confirm(&mut bench, 0), "they are gone");
+    assert_eq!(name(&bench.committer.commit(&bench.epoch())), "committed");
+    assert!(!confirm(&mut bench, 0), "they are there");
+    assert!(!confirm(&mut bench, 0), "nothing is kept");
+}
+
 /// A committer whose call does not end holds its epoch: others must be able to close the store.
 #[test]
 fn an_epoch_does_not_keep_its_store_open() {

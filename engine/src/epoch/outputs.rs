@@ -123,10 +123,15 @@ impl Outputs {
         })
     }
 
-    /// About what they take, and will take: those of one epoch are kept until the next one is committed, and meanwhile
-    /// more come in.
+    /// Memory that they take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.records.bytes() + self.len() * OUTPUT_BYTES
+    }
+
+    /// About what they take, and will take: those of one epoch are kept until the next one is committed, meanwhile more come
+    /// in, and all have some room.
     pub(crate) fn pending_bytes(&self) -> usize {
-        3 * (self.records.bytes() + self.len() * OUTPUT_BYTES)
+        4 * self.bytes()
     }
 
     /// As for [`Rows::trim`].

@@ -1,6 +1,7 @@
 //! A worker's turn: news of the commit, timers, records, perhaps the next epoch.
 
 use std::{
+    collections::BTreeMap,
     sync::mpsc,
     time::{Duration, Instant},
 };
@@ -26,6 +27,10 @@ const BEHIND_BY: i64 = 10_000;
 /// While records wait, epochs last so many times as long: an object that changes again within one costs no
 /// further row. What comes of these records is late already.
 const LONGER_WHILE_BEHIND: u32 = 10;
+/// A partition that publishes nothing for so long is quiet.
+const QUIET: Duration = Duration::from_secs(2);
+/// What it has published takes memory.
+const KEPT_OUTPUTS: usize = 256 << 10;
 /// Objects may be large: fewer messages are taken at a time then, but so many at least.
 const LEAST_BATCH: usize = 20;
 
@@ -106,9 +111,30 @@ impl<P: Processor> Worker<P> {
         self.consumed.increment(pending.records - before);
         self.account
             .set(usize::try_from(pending.bytes).unwrap_or(usize::MAX));
+        if !self.committing {
+            self.confirm_quiet()?;
+        }
         let due = self.last_cut.elapsed() >= self.commit_interval();
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
+        }
+        Ok(())
+    }
+
+    /// What was published is kept until more is, in case that Kafka forgets it. Of a partition that publishes nothing for a
+    /// while, that takes memory: the committer looks whether it is there for good.
+    fn confirm_quiet(&mut self) -> Result<(), Ended> {
+        let now = Instant::now();
+        for (partition, running) in &mut self.tasks {
+            if now.duration_since(running.published) < QUIET {
+                continue;
+            }
+            // Not again at once, if nobody can tell.
+            running.published = now;
+            if self.settings.published.bytes(*partition) >= KEPT_OUTPUTS {
+                let (partition, digest) = (*partition, running.task.committed_digest());
+                return self.hand_over(Todo::Confirm { partition, digest });
+            }
         }
         Ok(())
     }
@@ -167,22 +193,29 @@ impl<P: Processor> Worker<P> {
             }
         }
         drop(batch);
-        self.behind = self.lag(now) >= BEHIND_BY;
+        let lags = self.lags(now);
+        self.behind = lags.values().sum::<i64>() >= BEHIND_BY;
+        self.turns.choose(&lags, now);
         let after = self.pending();
         self.choose_batch(before, after);
-        self.pace()
+        self.pace(now)
     }
 
-    /// How many records wait.
-    fn lag(&self, now: Instant) -> i64 {
+    /// How many records of each partition wait.
+    fn lags(&self, now: Instant) -> BTreeMap<u32, i64> {
         let topic = &self.settings.names.reports;
         let gives_within = self.settings.commit_interval * LONGER_WHILE_BEHIND;
         let lags = self.tasks.iter().filter_map(|(partition, running)| {
             let (offset, at) = running.read?;
             let end = self.fetcher.last_known_end(topic, *partition)?;
-            Some(waiting(end - offset, now.duration_since(at), gives_within))
+            // One that is halted is not asked to give any; one that waits for a schema has enough.
+            let gave = match running.paused && !running.keeps_enough {
+                true => Duration::ZERO,
+                false => now.duration_since(at),
+            };
+            Some((*partition, waiting(end - offset, gave, gives_within)))
         });
-        lags.sum()
+        lags.collect()
     }
 
     /// A batch adds little to an epoch, also when each record asks for a large object.
@@ -196,15 +229,27 @@ impl<P: Processor> Worker<P> {
         }
     }
 
-    /// A partition whose records wait is not fetched any further.
-    fn pace(&mut self) -> Result<(), Ended> {
+    /// What has to wait is not fetched meanwhile: for a schema, or for other partitions.
+    fn pace(&mut self, now: Instant) -> Result<(), Ended> {
         let topic = &self.settings.names.reports;
-        for (partition, running) in &self.tasks {
+        for (partition, running) in &mut self.tasks {
             let bytes: usize = running.kept.iter().map(Kept::bytes).sum();
             if running.kept.len() >= BATCH || bytes >= KEPT_BYTES {
-                self.fetcher
-                    .set_paused(topic, *partition, true)
-                    .map_err(|e| format!("pause partition {partition}: {e}"))?;
+                running.keeps_enough = true;
+            } else if running.kept.is_empty() {
+                running.keeps_enough = false;
+            }
+            let pause = running.keeps_enough || self.turns.halts(*partition);
+            if pause == running.paused {
+                continue;
+            }
+            self.fetcher
+                .set_paused(topic, *partition, pause)
+                .map_err(|e| format!("pause or resume partition {partition}: {e}"))?;
+            running.paused = pause;
+            if let Some((_, at)) = &mut running.read {
+                // What it gives comes from now on.
+                *at = now;
             }
         }
         Ok(())
@@ -212,10 +257,7 @@ impl<P: Processor> Worker<P> {
 
     /// Offers records again that waited for a schema.
     fn offer_kept(&mut self, now_ms: i64) -> Result<(), Ended> {
-        for (partition, running) in &mut self.tasks {
-            if running.kept.is_empty() {
-                continue;
-            }
+        for running in self.tasks.values_mut() {
             while let Some(kept) = running.kept.front() {
                 let record = SourceRecord {
                     offset: kept.offset,
@@ -231,11 +273,6 @@ impl<P: Processor> Worker<P> {
                     break;
                 }
                 running.kept.pop_front();
-            }
-            if running.kept.is_empty() {
-                self.fetcher
-                    .set_paused(&self.settings.names.reports, *partition, false)
-                    .map_err(|e| format!("resume partition {partition}: {e}"))?;
             }
         }
         Ok(())
@@ -301,8 +338,11 @@ impl<P: Processor> Worker<P> {
         match outcome {
             Outcome::Committed => {
                 self.commits.heard(self.last_cut.elapsed());
+                let now = Instant::now();
                 for running in self.tasks.values_mut() {
-                    running.task.committed();
+                    if running.task.committed() {
+                        running.published = now;
+                    }
                 }
                 Ok(())
             }
@@ -327,12 +367,12 @@ impl<P: Processor> Worker<P> {
         for (partition, running) in &mut self.tasks {
             running.task.abandon();
             running.kept.clear();
+            (running.keeps_enough, running.paused) = (false, false);
             running.read = None;
             let offset = running.task.committed_offset();
             self.fetcher
                 .unassign(&topic, *partition)
                 .and_then(|()| self.fetcher.assign(&topic, *partition, offset))
-                // It may have been paused while records waited for a schema.
                 .and_then(|()| self.fetcher.set_paused(&topic, *partition, false))
                 .map_err(|e| format!("rewind partition {partition}: {e}"))?;
         }
