@@ -7,10 +7,10 @@ use smallvec::SmallVec;
 use crate::{
     keys::{both_begin_with, head},
     objects::LOOK_AHEAD,
-    places::{Hash, Places, hash_of_row},
+    places::{Hash, Places, hash_of_row, short},
 };
 
-use records::{At, Records, short};
+use records::{At, Records};
 
 mod records;
 

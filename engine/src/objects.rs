@@ -18,7 +18,7 @@ use crate::{
     epoch::{ROW_BYTES, Rows, TaskEpoch},
     keys::{head, in_common},
     memory::{Account, Pool},
-    places::{Hash, Places, hash},
+    places::{Hash, Places, hash, short},
     processor::Value,
     store::{self, OBJECT, Store, row_key},
 };
@@ -333,11 +333,6 @@ impl<V: Value> Entry<V> {
         let value = self.value.as_ref().map_or(0, Value::heap_bytes);
         short(size_of::<Self>() + ENTRY_BYTES + self.key.len() + value)
     }
-}
-
-/// No value has 4 GiB, nor are there so many.
-fn short(number: usize) -> u32 {
-    u32::try_from(number).expect("less than 4 GiB")
 }
 
 #[cfg(test)]

@@ -33,6 +33,11 @@ impl Hash {
     }
 }
 
+/// A place or a length in 32 bits: nothing that is held is larger than 4 GiB, and no memory has so many of it.
+pub(crate) fn short(number: usize) -> u32 {
+    u32::try_from(number).expect("less than 4 GiB")
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     hash: Hash,

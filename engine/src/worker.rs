@@ -27,6 +27,7 @@ use crate::{
     watchdog::{Pulse, Watchdog},
 };
 
+mod reading;
 mod turn;
 mod turns;
 
@@ -111,13 +112,13 @@ pub struct Settings<P> {
 struct Running<P: Processor> {
     task: Task<P>,
     /// Records that wait for a schema, and whatever was read behind them.
-    kept: VecDeque<turn::Kept>,
+    kept: VecDeque<reading::Kept>,
     /// There are too many of them: nothing more is fetched before all are processed.
     keeps_enough: bool,
     /// Is nothing being fetched?
     paused: bool,
-    /// When it published something.
-    published: Instant,
+    /// When it published something, or was looked at for that it had not.
+    quiet_since: Instant,
     /// The offset behind the last record that was read, and when that was; `None` before the first.
     read: Option<(i64, Instant)>,
 }
@@ -339,7 +340,7 @@ impl<P: Processor> Worker<P> {
                     kept: VecDeque::new(),
                     keeps_enough: false,
                     paused: false,
-                    published: Instant::now(),
+                    quiet_since: Instant::now(),
                     read: None,
                 };
                 self.tasks.insert(partition, running);

@@ -3,6 +3,8 @@
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
+use crate::places::short;
+
 /// Records lie in pieces of this size: one that grew would be copied, and be there twice meanwhile.
 const PIECE: usize = GRAINS as usize * GRAIN;
 /// Records begin at multiples of this, and have room in multiples: where one was whose value has become longer, others
@@ -184,9 +186,4 @@ impl Records {
     pub(super) fn bytes(&self) -> usize {
         self.bytes + self.freed * size_of::<At>()
     }
-}
-
-/// No record is larger than 4 GiB, and no memory has so many grains.
-pub(super) fn short(number: usize) -> u32 {
-    u32::try_from(number).expect("less than 4 GiB")
 }

@@ -13,7 +13,7 @@ use super::{
     portion::Spare,
     stores::Phase,
     upkeep::Lent,
-    work::{Aim, Work},
+    work::{Aim, NEARLY_READ, Work},
 };
 use crate::{
     digest::{self, Digest},
@@ -21,6 +21,20 @@ use crate::{
     store::{Shared, Store, tests::crash},
     timers::row_key,
 };
+
+/// The next changelog begins when few records of this one are left.
+#[test]
+fn whoever_waits_for_a_changelog_does_not_wait_for_its_last_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let end = NEARLY_READ + 2;
+    let mut work = work(open(dir.path()), Aim::RESTORE, true, end);
+    let now = Instant::now();
+    assert!(work.is_sorted(now));
+    work.take(0, Some(&key(1)), Some(b"1"), now).unwrap();
+    assert!(work.is_sorted(now));
+    work.take(1, Some(&key(2)), Some(b"2"), now).unwrap();
+    assert!(!work.is_sorted(now));
+}
 
 /// One offset: a row, or the end of a transaction.
 type Offset = Option<(u8, Option<u8>)>;

@@ -26,7 +26,7 @@ const GIVES_WITHIN: Duration = Duration::from_secs(1);
 
 /// With so many records left, the next changelog is asked for: what comes of it has to wait behind them, and they
 /// would be read before it comes.
-const NEARLY_READ: i64 = 40_000;
+pub(super) const NEARLY_READ: i64 = 40_000;
 
 /// What the work is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
