@@ -75,7 +75,8 @@ struct Counts {
     most: usize,
     /// In the caches.
     cached: AtomicUsize,
-    caches: AtomicUsize,
+    /// Caches that are in use.
+    busy: AtomicUsize,
 }
 
 impl Pool {
@@ -85,17 +86,18 @@ impl Pool {
         Self(Arc::new(Counts {
             most,
             cached: AtomicUsize::new(0),
-            caches: AtomicUsize::new(0),
+            busy: AtomicUsize::new(0),
         }))
     }
 
-    /// Opens a cache.
+    /// Opens a cache. It is in use.
     #[must_use]
     pub fn open(&self) -> Account {
-        self.0.caches.fetch_add(1, Ordering::Relaxed);
+        self.0.busy.fetch_add(1, Ordering::Relaxed);
         Account {
             pool: self.clone(),
             bytes: 0,
+            busy: true,
         }
     }
 
@@ -113,6 +115,7 @@ impl Pool {
 pub struct Account {
     pool: Pool,
     bytes: usize,
+    busy: bool,
 }
 
 impl Account {
@@ -127,25 +130,57 @@ impl Account {
         self.bytes = bytes;
     }
 
-    /// What the cache may hold: what it has while there is room, and its even part of the pool if there
-    /// is none.
+    /// Is the cache in use? If not, it makes room for those that are.
+    pub fn set_busy(&mut self, busy: bool) {
+        let count = &self.pool.0.busy;
+        match (self.busy, busy) {
+            (false, true) => count.fetch_add(1, Ordering::Relaxed),
+            (true, false) => count.fetch_sub(1, Ordering::Relaxed),
+            _ => return,
+        };
+        self.busy = busy;
+    }
+
+    /// What the cache may hold. While there is room, what it has; if there is none, its even part of the pool, among
+    /// those that are in use. One that is not gives up so much that a quarter of the pool becomes room.
     #[must_use]
     pub fn most(&self) -> usize {
-        let Counts {
-            most,
-            cached,
-            caches,
-        } = &*self.pool.0;
-        let room = most.saturating_sub(cached.load(Ordering::Relaxed));
-        let part = most / caches.load(Ordering::Relaxed).max(1);
-        part.max(if room > 0 { self.bytes } else { 0 })
+        let most = self.pool.0.most;
+        let cached = self.pool.0.cached.load(Ordering::Relaxed);
+        match (cached.checked_sub(most), self.busy) {
+            (None, _) => self.part().max(self.bytes),
+            (Some(_), true) => self.part(),
+            (Some(lack), false) => self.bytes.saturating_sub(lack + most / 4),
+        }
+    }
+
+    /// Is more than half of the pool taken?
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        let cached = self.pool.0.cached.load(Ordering::Relaxed);
+        cached > self.pool.0.most / 2
+    }
+
+    /// What may come into the cache before it is asked what it may hold: its even part of the room that there is.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        let cached = self.pool.0.cached.load(Ordering::Relaxed);
+        self.even_part(self.pool.0.most.saturating_sub(cached))
+    }
+
+    fn part(&self) -> usize {
+        self.even_part(self.pool.0.most)
+    }
+
+    fn even_part(&self, bytes: usize) -> usize {
+        bytes / self.pool.0.busy.load(Ordering::Relaxed).max(1)
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
         self.set(0);
-        self.pool.0.caches.fetch_sub(1, Ordering::Relaxed);
+        self.set_busy(false);
     }
 }
 
@@ -189,5 +224,23 @@ mod tests {
         assert_eq!((a.most(), b.most(), pool.left()), (400, 400, 100));
         drop(a);
         assert_eq!((b.most(), pool.left()), (800, 500));
+    }
+
+    #[test]
+    fn one_that_is_not_in_use_makes_room() {
+        let pool = Pool::of(800);
+        let [mut a, mut b] = [pool.open(), pool.open()];
+        a.set(700);
+        a.set_busy(false);
+        // Not before it is needed.
+        assert_eq!((a.most(), b.most(), b.room()), (800, 800, 100));
+        b.set(150);
+        assert_eq!((a.most(), b.most(), b.room()), (450, 800, 0));
+        a.set(450);
+        assert_eq!((a.most(), b.most(), b.room()), (800, 800, 200));
+        // In use again: both have the same right.
+        a.set_busy(true);
+        b.set(400);
+        assert_eq!((a.most(), b.most(), b.room()), (400, 400, 0));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     memory::{Account, Pool},
     places::{Hash, Places, hash, short},
     processor::Value,
-    store::{self, OBJECT, Store, row_key},
+    store::{self, OBJECT, Store},
 };
 
 mod entries;
@@ -28,8 +28,11 @@ mod gone;
 
 /// Keys that are looked at together.
 pub const LOOK_AHEAD: usize = 32;
-/// What an entry costs beside its key and value: the slot in the table, the allocation of the key.
-const ENTRY_BYTES: usize = 32;
+/// What an entry costs beside itself and its value: the slot in the table.
+const ENTRY_BYTES: usize = 16;
+
+/// The key of a row: nearly always too short for an allocation, which would be a wait for memory more.
+type Key = SmallVec<[u8; 32]>;
 
 /// One key of the store: its value, if it has one.
 #[derive(Debug)]
@@ -42,7 +45,7 @@ pub struct Entry<V> {
     /// Memory it takes, as of the last cut.
     bytes: u32,
     /// Key of the row, and the hash of what is behind its prefix.
-    key: Box<[u8]>,
+    key: Key,
     hash: Hash,
     dirty: bool,
     /// Was it asked for since the last search for something to let go?
@@ -88,8 +91,10 @@ pub struct Objects<V> {
     bytes: usize,
     /// Rows of the values asked for since the last cut: about what the epoch will hold of them.
     touched_bytes: usize,
-    /// Memory of the entries that came in since the last cut: they stay until the next.
+    /// Memory of the entries that came in since the last cut: they stay until the next. For so much of it, there was
+    /// room.
     admitted_bytes: usize,
+    room: usize,
     /// The one asked for last: it may have grown since.
     last: Option<u32>,
     account: Account,
@@ -111,6 +116,7 @@ impl<V: Value> Objects<V> {
             bytes: 0,
             touched_bytes: 0,
             admitted_bytes: 0,
+            room: 0,
             last: None,
             account: pool.open(),
             hand: 0,
@@ -161,7 +167,10 @@ impl<V: Value> Objects<V> {
 
     /// Brings an entry in from the store.
     fn admit(&mut self, hash: Hash, key: &[u8]) -> Result<u32, store::Error> {
-        let key = row_key(OBJECT, key).into_boxed_slice();
+        let mut row = Key::new_const();
+        row.push(OBJECT);
+        row.extend_from_slice(key);
+        let key = row;
         let (value, digest) = self.load(hash, &key)?.unzip();
         let place = self.entries.len();
         let mut entry = Entry {
@@ -213,6 +222,7 @@ impl<V: Value> Objects<V> {
                 entry.bytes = bytes;
             }
         }
+        self.account.set_busy(!self.touched.is_empty());
         self.touched.clear();
         (self.touched_bytes, self.admitted_bytes) = (0, 0);
         self.last = None;
@@ -220,12 +230,13 @@ impl<V: Value> Objects<V> {
         self.gone.clear();
         self.shrink();
         self.account.set(self.bytes);
+        self.room = self.account.room();
     }
 
     /// About how many bytes the values asked for since the last cut make: their rows, and themselves so far
-    /// as they were not here before.
+    /// as they were not here before and the cache had no room for them.
     pub(crate) fn pending_bytes(&self) -> usize {
-        self.touched_bytes + self.admitted_bytes
+        self.touched_bytes + self.admitted_bytes.saturating_sub(self.room)
     }
 
     /// Sorts by key. Eight bytes behind what all keys have in common decide nearly always, so the keys
@@ -331,7 +342,8 @@ impl<V: Value> Entry<V> {
 
     fn memory(&self) -> u32 {
         let value = self.value.as_ref().map_or(0, Value::heap_bytes);
-        short(size_of::<Self>() + ENTRY_BYTES + self.key.len() + value)
+        let key = if self.key.spilled() { self.key.len() } else { 0 };
+        short(size_of::<Self>() + ENTRY_BYTES + key + value)
     }
 }
 

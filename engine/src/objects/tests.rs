@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::Shared;
+use crate::store::{Shared, row_key};
 
 #[derive(Debug, Clone, PartialEq)]
 struct Text(Vec<u8>);

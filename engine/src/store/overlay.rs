@@ -99,6 +99,8 @@ pub(super) struct Layers {
     leaving: Option<Arc<Overlay>>,
     /// Which objects RocksDB may have; `None` if nobody knows.
     known: Option<Known>,
+    /// Did rows come in since somebody last asked?
+    busy: bool,
     account: Account,
 }
 
@@ -117,6 +119,7 @@ impl Layers {
             fresh: Overlay::default(),
             leaving: None,
             known: None,
+            busy: false,
             account,
         }
     }
@@ -156,6 +159,7 @@ impl Layers {
             written: standing.written.or(before),
             ..standing
         });
+        self.busy = true;
         self.count();
     }
 
@@ -201,6 +205,12 @@ impl Layers {
     /// Must some of it go to RocksDB, for others to have room?
     pub(super) fn is_full(&self) -> bool {
         self.fresh.rows.bytes() > self.account.most()
+    }
+
+    /// Had it better go to RocksDB, as others are short of room and nothing has come in since this was last asked?
+    pub(super) fn had_better_leave(&mut self) -> bool {
+        let busy = std::mem::take(&mut self.busy);
+        !busy && self.fresh.standing.is_some() && self.account.is_short()
     }
 
     /// What is to be written next; it is still to be found here, until it [`has_left`](Self::has_left).

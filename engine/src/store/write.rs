@@ -163,14 +163,16 @@ impl Store {
         }
     }
 
-    /// Flushes if the store has changed and its last flush is a while ago.
+    /// Flushes if the store has changed and its last flush is a while ago, or nothing has come in since this was last
+    /// called and others need the memory.
     ///
     /// # Errors
     /// As for [`Self::flush`].
     pub fn flush_if_due(&self) -> Result<(), Error> {
+        let makes_room = self.layers_mut().had_better_leave();
         {
             let mut flushed = self.flushed.lock().unwrap_or_else(PoisonError::into_inner);
-            if flushed.elapsed() < FLUSH_EVERY {
+            if !makes_room && flushed.elapsed() < FLUSH_EVERY {
                 return Ok(());
             }
             *flushed = Instant::now();
