@@ -2,7 +2,17 @@
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use crate::{last_rows::LastRows, places::hash_of_row, store::OBJECT};
+use itertools::Itertools as _;
+
+use runs::Runs;
+
+use crate::{
+    last_rows::LastRows,
+    places::hash_of_row,
+    store::{OBJECT, TIMER},
+};
+
+mod runs;
 
 /// What a row that is no object's costs beside its key and value: their allocations, and its place among the others.
 const ROW_BYTES: usize = 96;
@@ -10,11 +20,12 @@ const ROW_BYTES: usize = 96;
 /// Sorts before all objects.
 const OBJECTS: &[u8] = &[OBJECT];
 
-/// The last row of each key. Objects are many, looked up all the time and sorted hardly ever; the others, timers nearly
-/// all of them, are kept in order. Apart, objects have more in common, and are sorted with fewer looks at them.
+/// The last row of each key. Objects are many, looked up all the time and sorted hardly ever. Timers are as many, come
+/// nearly in order, and are looked at in order. Of the others there are a few.
 #[derive(Debug, Default)]
 pub(crate) struct PendingRows {
     objects: LastRows,
+    timers: Runs,
     others: BTreeMap<Box<[u8]>, Option<Box<[u8]>>>,
     /// Memory of the others.
     other_bytes: usize,
@@ -25,6 +36,10 @@ impl PendingRows {
     pub(crate) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
         if is_object(key) {
             self.objects.put(key, value);
+            return;
+        }
+        if is_timer(key) {
+            self.timers.put(key, value);
             return;
         }
         let memory = |value: Option<&[u8]>| value.map_or(0, <[u8]>::len);
@@ -39,6 +54,8 @@ impl PendingRows {
     pub(crate) fn row(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         if is_object(key) {
             self.objects.row(hash_of_row(key), key)
+        } else if is_timer(key) {
+            self.timers.row(key)
         } else {
             self.others.get(key).map(Option::as_deref)
         }
@@ -55,7 +72,8 @@ impl PendingRows {
         range: (Bound<&[u8]>, Bound<&[u8]>),
     ) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let rows = self.others.range::<[u8], _>(range);
-        rows.map(|(key, value)| (&**key, value.as_deref()))
+        let rows = rows.map(|(key, value)| (&**key, value.as_deref()));
+        rows.merge_by(self.timers.range(range), |(a, _), (b, _)| a < b)
     }
 
     /// Those that sort before all objects, in order.
@@ -71,9 +89,9 @@ impl PendingRows {
         self.others((Bound::Excluded(OBJECTS), end))
     }
 
-    /// How many.
+    /// How many, a timer that was put twice perhaps counted twice.
     pub(crate) fn len(&self) -> usize {
-        self.objects.len() + self.others.len()
+        self.objects.len() + self.timers.len() + self.others.len()
     }
 
     /// No rows, in the memory of these.
@@ -86,11 +104,15 @@ impl PendingRows {
 
     /// Memory that they take.
     pub(crate) fn bytes(&self) -> usize {
-        self.objects.bytes() + self.other_bytes
+        self.objects.bytes() + self.timers.bytes() + self.other_bytes
     }
 }
 
 /// Is it the key of an object's row?
 pub(crate) fn is_object(key: &[u8]) -> bool {
     key.first() == Some(&OBJECT)
+}
+
+fn is_timer(key: &[u8]) -> bool {
+    key.first() == Some(&TIMER)
 }

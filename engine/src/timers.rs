@@ -10,13 +10,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use smallvec::SmallVec;
 
+use changes::Changes;
+
 use crate::{
     epoch::{Rows, TaskEpoch},
     store::{self, Store, TIMER},
 };
 
-/// What a change takes, and the row that comes of it.
-const CHANGE_BYTES: usize = 160;
+mod changes;
 
 /// A timer: when it is due, in ms since 1970, and for which key.
 pub type Timer = (i64, Vec<u8>);
@@ -32,8 +33,8 @@ pub type TimerOf = fn(&[u8]) -> Option<i64>;
 pub struct Timers {
     store: Arc<Store>,
     staged: Option<Arc<TaskEpoch>>,
-    /// Changes since the last cut: is it armed now?
-    changes: BTreeMap<Timer, bool>,
+    /// Changes since the last cut.
+    changes: Changes,
     /// No timer is due before this.
     next_due_ms: i64,
 }
@@ -43,7 +44,7 @@ impl Timers {
         Self {
             store,
             staged: None,
-            changes: BTreeMap::new(),
+            changes: Changes::default(),
             next_due_ms: i64::MIN,
         }
     }
@@ -53,17 +54,17 @@ impl Timers {
     pub fn set(&mut self, key: &[u8], due_ms: i64) {
         let due_ms = sortable(due_ms);
         self.next_due_ms = self.next_due_ms.min(due_ms);
-        self.changes.insert((due_ms, key.to_vec()), true);
+        self.changes.put(due_ms, key, true);
     }
 
     /// Disarms a timer set for exactly this key and time.
     pub fn cancel(&mut self, key: &[u8], due_ms: i64) {
-        self.changes.insert((sortable(due_ms), key.to_vec()), false);
+        self.changes.put(sortable(due_ms), key, false);
     }
 
-    /// About how many bytes of rows the changes since the last cut make.
+    /// Memory of the changes since the last cut, and about what they take as rows.
     pub(crate) fn changed_bytes(&self) -> usize {
-        self.changes.len() * CHANGE_BYTES
+        self.changes.memory()
     }
 
     /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call.
@@ -75,6 +76,7 @@ impl Timers {
         if now_ms < self.next_due_ms {
             return Ok(Vec::new());
         }
+        self.changes.sort_until(now_ms);
         let (due, next_ms) = self.look(now_ms, limit)?;
         self.next_due_ms = next_ms;
         for (due_ms, key) in &due {
@@ -92,12 +94,10 @@ impl Timers {
         let staged = self.staged.iter();
         let staged = staged.flat_map(|epoch| epoch.timers.from(&from));
         let staged = staged.filter_map(|(row, value)| Some((parse(row)?, value.is_some())));
-        let changes = self.changes.range((from_ms, Vec::new())..);
-        let changes = changes.map(|((due_ms, key), armed)| ((*due_ms, &key[..]), *armed));
         let mut known = BTreeMap::new();
         let staged_ms = until(staged, now_ms, &mut known);
-        let changes_ms = until(changes, now_ms, &mut known);
-        let mut next_ms = staged_ms.min(changes_ms);
+        let changes_ms = until(self.changes.sorted(from_ms), now_ms, &mut known);
+        let mut next_ms = staged_ms.min(changes_ms).min(self.changes.unsorted_ms());
         let mut stored: Vec<Timer> = Vec::new();
         self.store.scan(&from, |row, _| {
             let Some((due_ms, key)) = parse(row) else {
@@ -126,11 +126,7 @@ impl Timers {
 
     /// The changed rows since the last cut, sorted.
     pub(crate) fn cut(&mut self) -> Rows {
-        let mut rows = Rows::default();
-        for ((due_ms, key), armed) in std::mem::take(&mut self.changes) {
-            rows.push(&row_key(due_ms, &key), armed.then_some(&[]));
-        }
-        rows
+        self.changes.cut()
     }
 
     pub(crate) fn stage(&mut self, epoch: Option<Arc<TaskEpoch>>) {
@@ -139,7 +135,7 @@ impl Timers {
 
     pub(crate) fn abandon(&mut self) {
         self.staged = None;
-        self.changes.clear();
+        self.changes = Changes::default();
         self.next_due_ms = i64::MIN;
     }
 }

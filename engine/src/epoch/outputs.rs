@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{ROW_BYTES, Rows, trim};
+use super::rows::{ROW_BYTES, Rows, trim};
 use crate::processor::Reason;
 
 /// What a record costs beside its key and value.
@@ -33,7 +33,7 @@ pub enum Destination {
     },
 }
 
-/// Records for other topics than the changelog, in order, in one piece of memory. Those of a processor carry their
+/// Records for other topics than the changelog, in order. Those of a processor carry their
 /// key's partition.
 #[derive(Debug, Default)]
 pub struct Outputs {
