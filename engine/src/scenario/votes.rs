@@ -5,6 +5,8 @@
 //! so is the agent's id, which is a part of its report. A report is kept as it was sent all the same: stem
 //! and rest together are its bytes.
 
+use smallvec::SmallVec;
+
 use head::{COUNTED, Head, LONGEST};
 
 use super::{Opinion, packed};
@@ -60,7 +62,8 @@ struct Spot {
 /// The latest report of each agent, by agent id.
 #[derive(Debug, Default)]
 pub(super) struct Votes {
-    spots: Vec<Spot>,
+    /// Two at most need no memory beside.
+    spots: SmallVec<[Spot; 2]>,
     /// The stem, then the votes.
     bytes: Vec<u8>,
     stem: u16,
@@ -135,7 +138,11 @@ impl Votes {
 
     /// Memory it takes beside itself.
     pub(super) fn heap_bytes(&self) -> usize {
-        self.spots.capacity() * size_of::<Spot>() + self.bytes.capacity()
+        let spots = match self.spots.spilled() {
+            true => self.spots.capacity() * size_of::<Spot>(),
+            false => 0,
+        };
+        spots + self.bytes.capacity()
     }
 
     /// Would all votes take up to `limit` bytes of a row, with this report at this place? They may be
@@ -174,10 +181,12 @@ impl Votes {
     ) -> Option<Ballot> {
         let agent = opinion.agent_id.as_bytes();
         let agent_at = within(report, agent);
-        if self.spots.is_empty() {
-            self.set_stem(agent_at.map_or(&[], |at| &report[..at]));
-        }
-        let stem = self.stem();
+        let is_first = self.spots.is_empty();
+        let stem = match is_first {
+            true => agent_at.map_or(&[][..], |at| &report[..at]),
+            false => self.stem(),
+        };
+        let stem = if stem.len() > LONGEST_STEM { &[] } else { stem };
         let stemmed = agent_at.is_some_and(|at| at >= stem.len()) && report.starts_with(stem);
         let rest = match stemmed {
             true => &report[stem.len()..],
@@ -200,12 +209,19 @@ impl Votes {
         let mut bytes = [0; LONGEST];
         let head_len = head.write(&mut bytes);
         let parts = [&bytes[..head_len], before, rest];
+        let len = parts.map(<[u8]>::len).iter().sum();
+        if is_first {
+            let mut bytes = Vec::with_capacity(stem.len() + len);
+            bytes.extend_from_slice(stem);
+            self.stem = u16::try_from(stem.len()).unwrap_or(0);
+            self.bytes = bytes;
+        }
         let old = place.map(|at| self.get(at)).ok();
         let old = old.filter(|vote| vote.counted).map(|vote| Ballot {
             verdict: vote.verdict,
             weight: vote.weight,
         });
-        let at = self.make_room(place, parts.map(<[u8]>::len).iter().sum());
+        let at = self.make_room(place, len);
         let mut to = &mut self.bytes[at..];
         for part in parts {
             let (here, behind) = to.split_at_mut(part.len());
@@ -213,18 +229,13 @@ impl Votes {
             to = behind;
         }
         if let Err(place) = place {
-            reserve(&mut self.spots, 1);
+            if self.spots.len() == self.spots.capacity() {
+                self.spots.reserve_exact(room_for(1, self.spots.len()));
+            }
             let (at, print) = (short(at), print(agent));
             self.spots.insert(place, Spot { at, print });
         }
         old
-    }
-
-    fn set_stem(&mut self, stem: &[u8]) {
-        let stem = if stem.len() > LONGEST_STEM { &[] } else { stem };
-        self.bytes.clear();
-        self.bytes.extend_from_slice(stem);
-        self.stem = u16::try_from(stem.len()).unwrap_or(0);
     }
 
     /// Moves the votes behind this place until there are `len` bytes for it; returns where.
@@ -238,7 +249,10 @@ impl Votes {
         }
         let end = self.bytes.len();
         if len > old_len {
-            reserve(&mut self.bytes, len - old_len);
+            let more = len - old_len;
+            if self.bytes.capacity() - end < more {
+                self.bytes.reserve_exact(room_for(more, end));
+            }
             self.bytes.resize(end + len - old_len, 0);
         }
         self.bytes.copy_within(at + old_len..end, at + len);
@@ -268,7 +282,7 @@ impl Votes {
         let mut bytes = Vec::with_capacity(stem.len() + row.len());
         bytes.extend_from_slice(stem);
         bytes.extend_from_slice(row);
-        let mut spots = Vec::with_capacity(count.min(row.len()));
+        let mut spots = SmallVec::with_capacity(count.min(row.len()));
         let mut last: Option<&[u8]> = None;
         for _ in 0..count {
             let at = short(bytes.len() - row.len());
@@ -333,12 +347,10 @@ fn print(agent: &[u8]) -> u32 {
     (mixed >> 32) as u32
 }
 
-/// Room for `more`, and for a quarter beside: a cache of many objects has more use for the memory than a
-/// vector that may grow no further.
-fn reserve<T>(vec: &mut Vec<T>, more: usize) {
-    if vec.capacity() - vec.len() < more {
-        vec.reserve_exact(more.max(vec.len() / 4));
-    }
+/// Room for `more`, and for a quarter beside: a cache of many objects has more use for the memory than one that may grow
+/// no further.
+fn room_for(more: usize, len: usize) -> usize {
+    more.max(len / 4)
 }
 
 /// Where in `whole` these bytes are. Nearly always they are borrowed from it, and no search is needed.
