@@ -23,7 +23,8 @@ mod changes;
 pub type Timer = (i64, Vec<u8>);
 
 /// The key of a timer's row: nearly always too short for an allocation.
-pub(crate) type RowKey = SmallVec<[u8; 56]>;
+pub(crate) type RowKey = SmallVec<[u8; SHORT]>;
+const SHORT: usize = 56;
 
 /// Reads the timer that a value names, in ms since 1970, from its stored form.
 pub type TimerOf = fn(&[u8]) -> Option<i64>;
@@ -147,11 +148,16 @@ fn sortable(due_ms: i64) -> i64 {
 
 /// Key of the row of a timer.
 pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> RowKey {
-    let mut row = RowKey::new();
-    row.push(TIMER);
-    row.extend_from_slice(&sortable(due_ms).to_be_bytes());
-    row.extend_from_slice(key);
-    row
+    let due = sortable(due_ms).to_be_bytes();
+    let mut row = [0; SHORT];
+    let len = 1 + due.len() + key.len();
+    let Some(short) = row.get_mut(..len) else {
+        return [&[TIMER], &due[..], key].concat().into();
+    };
+    short[0] = TIMER;
+    short[1..9].copy_from_slice(&due);
+    short[9..].copy_from_slice(key);
+    RowKey::from_buf_and_len(row, len)
 }
 
 /// Due time and key of a row.

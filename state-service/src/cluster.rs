@@ -11,6 +11,7 @@ use axum::{
     response::Response,
 };
 use engine::query::{LocalTask, Query, Route};
+use tokio::sync::OnceCell;
 
 use crate::http::Problem;
 
@@ -23,11 +24,21 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// Before partitions that move are looked for again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-pub(crate) fn client() -> anyhow::Result<reqwest::Client> {
-    Ok(reqwest::Client::builder()
-        .connect_timeout(Duration::from_secs(1))
-        .no_proxy()
-        .build()?)
+/// Asks other instances. Made with the first question: to read the system's certificates takes as long as all the rest of a
+/// start.
+#[derive(Debug, Default)]
+pub(crate) struct Client(OnceCell<reqwest::Client>);
+
+impl Client {
+    async fn get(&self) -> reqwest::Result<&reqwest::Client> {
+        let make = || async {
+            reqwest::Client::builder()
+                .connect_timeout(Duration::from_secs(1))
+                .no_proxy()
+                .build()
+        };
+        self.0.get_or_try_init(make).await
+    }
 }
 
 /// Is the request from another instance?
@@ -82,12 +93,20 @@ pub(crate) async fn locate(
 /// Asks another instance, which must have all of `partitions`; `None` if it did not answer and somebody
 /// else may by now.
 pub(crate) async fn ask(
-    client: &reqwest::Client,
+    client: &Client,
     endpoint: &str,
     path_and_query: &str,
     partitions: Option<&BTreeSet<u32>>,
     deadline: Instant,
 ) -> Option<reqwest::Response> {
+    let client = match client.get().await {
+        Ok(client) => client,
+        Err(error) => {
+            tracing::error!(%error, "other instances cannot be asked");
+            tokio::time::sleep(PAUSE).await;
+            return None;
+        }
+    };
     let left = deadline.saturating_duration_since(Instant::now());
     let mut request = client
         .get(format!("{endpoint}{path_and_query}"))

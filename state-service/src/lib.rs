@@ -195,7 +195,7 @@ async fn prepare<S: Scenario>(
         commands,
         codecs,
         registry,
-        client: cluster::client()?,
+        client: cluster::Client::default(),
         longest_object_id: settings.max_object_id_bytes,
     })));
     Ok(instance)

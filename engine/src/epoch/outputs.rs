@@ -128,10 +128,10 @@ impl Outputs {
         self.records.bytes() + self.len() * OUTPUT_BYTES
     }
 
-    /// About what they take, and will take: those of one epoch are kept until the next one is committed, meanwhile more come
-    /// in, and all have some room.
+    /// About what they take, and will take: those of one epoch are kept until the next one is committed, and meanwhile a third
+    /// one comes in.
     pub(crate) fn pending_bytes(&self) -> usize {
-        4 * self.bytes()
+        3 * self.bytes()
     }
 
     /// As for [`Rows::trim`].

@@ -42,7 +42,7 @@ pub(crate) struct App<S: Scenario> {
     pub(crate) commands: Commands,
     pub(crate) codecs: Arc<Codecs<S>>,
     pub(crate) registry: Registry,
-    pub(crate) client: reqwest::Client,
+    pub(crate) client: crate::cluster::Client,
     pub(crate) longest_object_id: usize,
 }
 
