@@ -168,7 +168,9 @@ impl Account {
         self.even_part(self.pool.0.most.saturating_sub(cached))
     }
 
-    fn part(&self) -> usize {
+    /// Its even part of the pool, among those that are in use.
+    #[must_use]
+    pub fn part(&self) -> usize {
         self.even_part(self.pool.0.most)
     }
 

@@ -167,18 +167,16 @@ impl<V: Value> Objects<V> {
 
     /// Brings an entry in from the store.
     fn admit(&mut self, hash: Hash, key: &[u8]) -> Result<u32, store::Error> {
-        let mut row = Key::new_const();
-        row.push(OBJECT);
+        let mut row = Key::from_slice(&[OBJECT]);
         row.extend_from_slice(key);
-        let key = row;
-        let (value, digest) = self.load(hash, &key)?.unzip();
+        let (value, digest) = self.load(hash, &row)?.unzip();
         let place = self.entries.len();
         let mut entry = Entry {
             value,
             digest,
             row_bytes: 0,
             bytes: 0,
-            key,
+            key: row,
             hash,
             dirty: false,
             used: true,
@@ -342,7 +340,11 @@ impl<V: Value> Entry<V> {
 
     fn memory(&self) -> u32 {
         let value = self.value.as_ref().map_or(0, Value::heap_bytes);
-        let key = if self.key.spilled() { self.key.len() } else { 0 };
+        let key = if self.key.spilled() {
+            self.key.len()
+        } else {
+            0
+        };
         short(size_of::<Self>() + ENTRY_BYTES + key + value)
     }
 }

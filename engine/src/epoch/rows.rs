@@ -53,7 +53,9 @@ impl Rows {
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
         match value {
             Some(value) => drop(self.push_with(key, |out| out.extend_from_slice(value))),
-            None => self.add(key, |_| NONE),
+            None => {
+                self.add(key, |_| NONE);
+            }
         }
     }
 
@@ -63,13 +65,11 @@ impl Rows {
             let before = out.len();
             write(out);
             short(out.len() - before)
-        });
-        let value = self.spans.last().and_then(|span| self.at(span).1);
-        value.unwrap_or_default()
+        })
     }
 
-    /// Adds a row; `write` appends its value and says how long that is.
-    fn add(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>) -> u32) {
+    /// Adds a row, and returns its value; `write` appends that, and says how long it is.
+    fn add(&mut self, key: &[u8], write: impl FnOnce(&mut Vec<u8>) -> u32) -> &[u8] {
         if self.spans.len() == self.spans.capacity() {
             self.spans.reserve_exact(64.max(self.spans.len() / 4));
         }
@@ -85,6 +85,7 @@ impl Rows {
         };
         self.bytes += span.bytes();
         self.spans.push(span);
+        &self.pieces[self.filling][at as usize + key.len()..]
     }
 
     /// Few rows take a small piece, which grows.

@@ -207,10 +207,11 @@ impl Layers {
         self.fresh.rows.bytes() > self.account.most()
     }
 
-    /// Had it better go to RocksDB, as others are short of room and nothing has come in since this was last asked?
+    /// Had much of it better go to RocksDB, as others are short of room and nothing has come in since this was last asked?
     pub(super) fn had_better_leave(&mut self) -> bool {
         let busy = std::mem::take(&mut self.busy);
-        !busy && self.fresh.standing.is_some() && self.account.is_short()
+        let is_much = self.fresh.rows.bytes() > self.account.part() / 2;
+        !busy && is_much && self.account.is_short()
     }
 
     /// What is to be written next; it is still to be found here, until it [`has_left`](Self::has_left).

@@ -168,3 +168,26 @@ fn many_rows_are_on_disk_once_they_have_left_memory() {
     assert_eq!(store.complete_ms(), Some(5));
     assert_eq!(said(&store).rows.len(), 1_999);
 }
+
+#[test]
+fn rows_make_room_for_those_of_others_when_no_more_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let shared = shared();
+    let open = |directory: &Path, partition| Store::open(&shared, directory, "app", partition);
+    let [quiet, busy] = [0, 1].map(|partition| open(dir.path(), partition).unwrap());
+    let on_disk = |store: &Store, partition| {
+        let crashed = crash(store);
+        open(crashed.path(), partition).unwrap().position().unwrap()
+    };
+    // The first row of a store takes more than a third of the memory.
+    quiet.apply_rows(&[row("a", Some("1"))], 1).unwrap();
+    for _ in 0..2 {
+        quiet.flush_if_due().unwrap();
+    }
+    assert_eq!(on_disk(&quiet, 0), 0, "there is room");
+    busy.apply_rows(&[row("b", Some("1"))], 1).unwrap();
+    for store in [&busy, &quiet] {
+        store.flush_if_due().unwrap();
+    }
+    assert_eq!((on_disk(&quiet, 0), on_disk(&busy, 1)), (1, 0));
+}
