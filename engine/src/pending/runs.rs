@@ -115,7 +115,8 @@ mod tests {
             let (from, to) = (range.0.as_ref().map(std::slice::from_ref), range.1.as_ref().map(std::slice::from_ref));
             let within = of_map.filter(|(key, _)| std::ops::RangeBounds::<[u8]>::contains(&(from, to), *key));
             prop_assert!(runs.range((from, to)).eq(within));
-            prop_assert!(runs.len() >= map.len() && (runs.bytes() > 0) == !map.is_empty());
+            prop_assert!(runs.len() >= map.len());
+            prop_assert_eq!(runs.bytes() == 0, map.is_empty());
             for pair in runs.0.iter().rev().skip(1).collect::<Vec<_>>().windows(2) {
                 prop_assert!(pair[1].len() >= 2 * pair[0].len());
             }
