@@ -226,7 +226,7 @@ pub fn table(results: &Results) -> Table {
         table.row(vec![
             target.what.to_owned(),
             target.bound.text(),
-            format!("{number:.2}"),
+            format!("{number:.3}"),
             met.to_owned(),
         ]);
     }

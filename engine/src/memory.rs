@@ -75,7 +75,7 @@ struct Counts {
     most: usize,
     /// In the caches.
     cached: AtomicUsize,
-    /// Caches that are in use.
+    /// Caches that are busy.
     busy: AtomicUsize,
 }
 
@@ -90,7 +90,7 @@ impl Pool {
         }))
     }
 
-    /// Opens a cache. It is in use.
+    /// Opens a cache. It is busy.
     #[must_use]
     pub fn open(&self) -> Account {
         self.0.busy.fetch_add(1, Ordering::Relaxed);
@@ -130,7 +130,7 @@ impl Account {
         self.bytes = bytes;
     }
 
-    /// Is the cache in use? If not, it makes room for those that are.
+    /// Is the cache busy, that is, is it asked for anything? If not, it makes room for those that are.
     pub fn set_busy(&mut self, busy: bool) {
         let count = &self.pool.0.busy;
         match (self.busy, busy) {
@@ -142,7 +142,7 @@ impl Account {
     }
 
     /// What the cache may hold. While there is room, what it has; if there is none, its even part of the pool, among
-    /// those that are in use. One that is not gives up so much that a quarter of the pool becomes room.
+    /// those that are busy. One that is not gives up so much that a quarter of the pool becomes room.
     #[must_use]
     pub fn most(&self) -> usize {
         let most = self.pool.0.most;
@@ -168,7 +168,7 @@ impl Account {
         self.even_part(self.pool.0.most.saturating_sub(cached))
     }
 
-    /// Its even part of the pool, among those that are in use.
+    /// Its even part of the pool, among those that are busy.
     #[must_use]
     pub fn part(&self) -> usize {
         self.even_part(self.pool.0.most)
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_not_in_use_makes_room() {
+    fn one_that_is_not_busy_makes_room() {
         let pool = Pool::of(800);
         let [mut a, mut b] = [pool.open(), pool.open()];
         a.set(700);
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!((a.most(), b.most(), b.room()), (450, 800, 0));
         a.set(450);
         assert_eq!((a.most(), b.most(), b.room()), (800, 800, 200));
-        // In use again: both have the same right.
+        // Busy again: both have the same right.
         a.set_busy(true);
         b.set(400);
         assert_eq!((a.most(), b.most(), b.room()), (400, 400, 0));

@@ -24,20 +24,20 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 /// Before partitions that move are looked for again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
-/// Asks other instances. Made with the first question: to read the system's certificates takes as long as all the rest of a
-/// start.
+/// Asks other instances. Made with the first question, because it reads the system's certificates: many instances ask nobody.
+/// Where none can be made, the service has not started, as the registry's client reads them too.
 #[derive(Debug, Default)]
 pub(crate) struct Client(OnceCell<reqwest::Client>);
 
 impl Client {
-    async fn get(&self) -> reqwest::Result<&reqwest::Client> {
+    async fn get(&self, url: String) -> reqwest::Result<reqwest::RequestBuilder> {
         let make = || async {
             reqwest::Client::builder()
                 .connect_timeout(Duration::from_secs(1))
                 .no_proxy()
                 .build()
         };
-        self.0.get_or_try_init(make).await
+        Ok(self.0.get_or_try_init(make).await?.get(url))
     }
 }
 
@@ -99,25 +99,19 @@ pub(crate) async fn ask(
     partitions: Option<&BTreeSet<u32>>,
     deadline: Instant,
 ) -> Option<reqwest::Response> {
-    let client = match client.get().await {
-        Ok(client) => client,
-        Err(error) => {
-            tracing::error!(%error, "other instances cannot be asked");
-            tokio::time::sleep(PAUSE).await;
-            return None;
+    let ask = async {
+        let request = client.get(format!("{endpoint}{path_and_query}")).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut request = request
+            .header(HOP, HeaderValue::from_static("1"))
+            .timeout(left.max(Duration::from_millis(100)));
+        if let Some(partitions) = partitions {
+            let listed: Vec<String> = partitions.iter().map(u32::to_string).collect();
+            request = request.header(PARTITIONS, listed.join(","));
         }
+        request.send().await
     };
-    let left = deadline.saturating_duration_since(Instant::now());
-    let mut request = client
-        .get(format!("{endpoint}{path_and_query}"))
-        .header(HOP, HeaderValue::from_static("1"))
-        .timeout(left.max(Duration::from_millis(100)));
-    if let Some(partitions) = partitions {
-        let listed: Vec<String> = partitions.iter().map(u32::to_string).collect();
-        request = request.header(PARTITIONS, listed.join(","));
-    }
-    let answer = request.send().await;
-    match answer {
+    match ask.await {
         Ok(answer) if answer.status() != StatusCode::SERVICE_UNAVAILABLE => Some(answer),
         Ok(_) => {
             tokio::time::sleep(PAUSE).await;

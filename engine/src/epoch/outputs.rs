@@ -33,8 +33,7 @@ pub enum Destination {
     },
 }
 
-/// Records for other topics than the changelog, in order. Those of a processor carry their
-/// key's partition.
+/// Records for other topics than the changelog, in order. Those of a processor carry their key's partition.
 #[derive(Debug, Default)]
 pub struct Outputs {
     records: Rows,
@@ -128,8 +127,8 @@ impl Outputs {
         self.records.bytes() + self.len() * OUTPUT_BYTES
     }
 
-    /// About what they take, and will take: those of one epoch are kept until the next one is committed, and meanwhile a third
-    /// one comes in.
+    /// About what they take, and will take: those of one epoch are kept until the next one is committed, and meanwhile those
+    /// of a third come in.
     pub(crate) fn pending_bytes(&self) -> usize {
         3 * self.bytes()
     }

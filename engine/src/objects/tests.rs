@@ -191,3 +191,37 @@ fn an_epoch_counts_what_its_rows_will_take() {
     objects.cut(&mut 0, &mut Rows::default());
     assert_eq!(objects.pending_bytes(), 0);
 }
+
+#[test]
+fn a_cache_that_nobody_asks_makes_room() {
+    let shared = Shared::in_memory().unwrap();
+    let pool = Pool::of(40 << 10);
+    let open = |partition| Store::open(&shared, Path::new("/room"), "objects", partition).unwrap();
+    let [mut quiet, mut busy] =
+        [0, 1].map(|partition| Objects::new(Arc::new(open(partition)), &pool));
+    let eight_more = |objects: &mut Objects<Text>| {
+        let first = objects.entries.len();
+        for key in first..first + 8 {
+            let value = objects.entry(&key.to_be_bytes()).unwrap();
+            value.get_mut_or(|| Text(Vec::new())).0.resize(1_000, 0);
+        }
+    };
+    let cut = |objects: &mut Objects<Text>| objects.cut(&mut 0, &mut Rows::default());
+    for _ in 0..3 {
+        eight_more(&mut quiet);
+    }
+    for _ in 0..2 {
+        cut(&mut quiet);
+    }
+    cut(&mut busy);
+    assert_eq!(quiet.entries.len(), 24, "nobody needs it");
+    for _ in 0..3 {
+        eight_more(&mut busy);
+        // For what comes in there is room: only rows count.
+        assert!((7_000..10_000).contains(&busy.pending_bytes()));
+        cut(&mut busy);
+        cut(&mut quiet);
+    }
+    assert_eq!(busy.entries.len(), 24);
+    assert!(quiet.entries.len() < 24 && quiet.bytes + busy.bytes <= 40 << 10);
+}

@@ -110,6 +110,7 @@ mod tests {
                     continue;
                 }
                 changes.sort_until(ms);
+                prop_assert!(changes.unsorted_ms() > ms);
                 let due = map.iter().take_while(|((due_ms, _), _)| *due_ms <= ms);
                 let due = due.map(|((due_ms, key), armed)| ((*due_ms, &key[..]), *armed));
                 let sorted = changes.sorted(0).take_while(|((due_ms, _), _)| *due_ms <= ms);

@@ -19,7 +19,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::{net::TcpListener, sync::watch};
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::commands::Commands;
+use crate::{cluster::Client, commands::Commands};
 
 mod health;
 mod objects;
@@ -42,7 +42,7 @@ pub(crate) struct App<S: Scenario> {
     pub(crate) commands: Commands,
     pub(crate) codecs: Arc<Codecs<S>>,
     pub(crate) registry: Registry,
-    pub(crate) client: crate::cluster::Client,
+    pub(crate) client: Client,
     pub(crate) longest_object_id: usize,
 }
 

@@ -170,24 +170,28 @@ fn many_rows_are_on_disk_once_they_have_left_memory() {
 }
 
 #[test]
-fn rows_make_room_for_those_of_others_when_no_more_come() {
+fn many_rows_make_room_for_those_of_others_when_no_more_come() {
     let dir = tempfile::tempdir().unwrap();
-    let shared = shared();
+    // About 5.3 MiB for rows, 1.8 for each store.
+    let shared = Shared::on_disk(8 << 20);
     let open = |directory: &Path, partition| Store::open(&shared, directory, "app", partition);
-    let [quiet, busy] = [0, 1].map(|partition| open(dir.path(), partition).unwrap());
-    let on_disk = |store: &Store, partition| {
-        let crashed = crash(store);
-        open(crashed.path(), partition).unwrap().position().unwrap()
+    let stores = [0, 1, 2].map(|partition| open(dir.path(), partition).unwrap());
+    let [little, quiet, busy] = &stores;
+    let on_disk = |partition: u32| {
+        let crashed = crash(&stores[partition as usize]);
+        let store = open(crashed.path(), partition).unwrap();
+        store.position().unwrap()
     };
-    // The first row of a store takes more than a third of the memory.
-    quiet.apply_rows(&[row("a", Some("1"))], 1).unwrap();
-    for _ in 0..2 {
-        quiet.flush_if_due().unwrap();
-    }
-    assert_eq!(on_disk(&quiet, 0), 0, "there is room");
-    busy.apply_rows(&[row("b", Some("1"))], 1).unwrap();
-    for store in [&busy, &quiet] {
+    let many = row("many", Some(&"x".repeat(1_600 << 10)));
+    little.apply_rows(&[row("one", Some("x"))], 1).unwrap();
+    quiet.apply_rows(std::slice::from_ref(&many), 1).unwrap();
+    for store in [little, quiet, little, quiet] {
         store.flush_if_due().unwrap();
     }
-    assert_eq!((on_disk(&quiet, 0), on_disk(&busy, 1)), (1, 0));
+    assert_eq!([0, 1].map(on_disk), [0, 0], "there is room");
+    busy.apply_rows(&[many], 1).unwrap();
+    for store in [little, busy, quiet] {
+        store.flush_if_due().unwrap();
+    }
+    assert_eq!([0, 1, 2].map(on_disk), [0, 1, 0]);
 }
