@@ -17,7 +17,7 @@ use crate::{
     intake::{self, Intake, Limits, SourceRecord},
     memory::Pool,
     objects::Objects,
-    processor::{Context, Event, Failure, Processor, Reason, Record, Rejected},
+    processor::{Context, Event, Failure, Processor, Reason, Record, Rejected, Value as _},
     store::{self, SOURCE, Store},
     timers::Timers,
 };
@@ -164,7 +164,7 @@ impl<P: Processor> Task<P> {
             processor,
             objects: Objects::new(Arc::clone(&store), &settings.objects),
             settings,
-            timers: Timers::new(Arc::clone(&store)),
+            timers: Timers::new(Arc::clone(&store), P::Value::timer_ms),
             store,
             outputs: Outputs::default(),
             last_schema: None,
@@ -336,7 +336,7 @@ impl<P: Processor> Task<P> {
             self.processor.process(event, &mut context)?;
         }
         self.timers_fired.increment(due.len() as u64);
-        Ok(due.len() == TIMERS_AT_ONCE)
+        Ok(self.timers.is_due(now_ms))
     }
 
     /// Ends the current epoch and hands it out for the commit; `None` if nothing happened. The epoch

@@ -2,22 +2,25 @@
 //! that it survives crashes and moves. An index of them is kept beside the values.
 //!
 //! A row of the index has the due time (big-endian, so that rows sort by it) and the key it was set for; its
-//! value is empty. It is no part of the changelog: whoever restores a store makes it of the values. A timer
-//! that was replaced may then still be there, and comes due as if it had been set: its key's value says
-//! whether it was. Memory holds only what is not committed yet and when the next one is due.
+//! value is empty. It is no part of the changelog: whoever restores a store makes it of the values, one row for
+//! many objects where many are written at once (see [`ranges`]). A timer that was replaced may then still be
+//! there, and comes due as if it had been set: its key's value says whether it was. Memory holds only what is
+//! not committed yet and when the next one is due.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use smallvec::SmallVec;
 
 use changes::Changes;
+use ranges::Range;
 
 use crate::{
     epoch::{Rows, TaskEpoch},
-    store::{self, Store, TIMER},
+    store::{self, OBJECT, Store, TIMER},
 };
 
 mod changes;
+pub(crate) mod ranges;
 
 /// A timer: when it is due, in ms since 1970, and for which key.
 pub type Timer = (i64, Vec<u8>);
@@ -33,6 +36,7 @@ pub type TimerOf = fn(&[u8]) -> Option<i64>;
 #[derive(Debug)]
 pub struct Timers {
     store: Arc<Store>,
+    timer_of: TimerOf,
     staged: Option<Arc<TaskEpoch>>,
     /// Changes since the last cut.
     changes: Changes,
@@ -41,17 +45,18 @@ pub struct Timers {
 }
 
 impl Timers {
-    pub(crate) fn new(store: Arc<Store>) -> Self {
+    pub(crate) fn new(store: Arc<Store>, timer_of: TimerOf) -> Self {
         Self {
             store,
+            timer_of,
             staged: None,
             changes: Changes::default(),
             next_due_ms: i64::MIN,
         }
     }
 
-    /// Arms a timer. The value of `key` must name it when the event has been handled: of any other, nobody
-    /// knows who restores the store.
+    /// Arms a timer. The value of `key`, which is UTF-8, must name it when the event has been handled: of any
+    /// other, nobody knows who restores the store.
     pub fn set(&mut self, key: &[u8], due_ms: i64) {
         let due_ms = sortable(due_ms);
         self.next_due_ms = self.next_due_ms.min(due_ms);
@@ -68,13 +73,14 @@ impl Timers {
         self.changes.memory()
     }
 
-    /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call.
+    /// Up to `limit` timers that are due at `now_ms`, earliest first, disarmed by this call. There may be more if it
+    /// still [`is_due`](Self::is_due).
     pub(crate) fn take_due(
         &mut self,
         now_ms: i64,
         limit: usize,
     ) -> Result<Vec<Timer>, store::Error> {
-        if now_ms < self.next_due_ms {
+        if !self.is_due(now_ms) {
             return Ok(Vec::new());
         }
         self.changes.sort_until(now_ms);
@@ -83,7 +89,51 @@ impl Timers {
         for (due_ms, key) in &due {
             self.cancel(key, *due_ms);
         }
+        let (ranges, due): (Vec<_>, _) = due
+            .into_iter()
+            .partition(|(_, key)| Range::of(key).is_some());
+        let mut left = limit;
+        for (due_ms, key) in &ranges {
+            let range = Range::of(key).filter(|_| left > 0);
+            match range {
+                Some(range) => left -= self.dissolve(range, *due_ms, left)?,
+                None => self.set(key, *due_ms),
+            }
+        }
         Ok(due)
+    }
+
+    /// May a timer be due at `now_ms`?
+    pub(crate) fn is_due(&self, now_ms: i64) -> bool {
+        self.next_due_ms <= now_ms
+    }
+
+    /// Gives up to `limit` objects of a range their own timers, and the others one together; returns how many it has
+    /// looked at. An object that was written since then has a timer that does not count any more, too.
+    fn dissolve(
+        &mut self,
+        range: Range<'_>,
+        due_ms: i64,
+        limit: usize,
+    ) -> Result<usize, store::Error> {
+        let store = Arc::clone(&self.store);
+        let mut looked_at = 0;
+        store.scan(&store::row_key(OBJECT, range.first), |row, value| {
+            let first = &row[1..];
+            if first > range.last {
+                return false;
+            }
+            if looked_at == limit {
+                self.set(&Range { first, ..range }.key(), due_ms);
+                return false;
+            }
+            looked_at += 1;
+            if let Some(due_ms) = (self.timer_of)(value) {
+                self.set(first, due_ms);
+            }
+            true
+        })?;
+        Ok(looked_at)
     }
 
     /// The due timers, and a time before which no other is due.
@@ -187,32 +237,47 @@ fn until<'t>(
 mod tests {
     use std::collections::BTreeSet;
 
+    use proptest::prelude::*;
+    use ranges::Ranges;
+
     use super::*;
-    use crate::store::Shared;
+    use crate::{epoch::Row, store::Shared};
+
+    fn store() -> Arc<Store> {
+        let shared = Shared::in_memory().unwrap();
+        Arc::new(Store::open(&shared, std::path::Path::new("/timers"), "app", 0).unwrap())
+    }
+
+    fn no_timer(_: &[u8]) -> Option<i64> {
+        None
+    }
+
+    /// What a commit would write.
+    fn cut(timers: &mut Timers) -> Vec<Row> {
+        let rows = timers.cut();
+        let rows = rows.iter();
+        rows.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
+            .collect()
+    }
 
     /// More are due than are taken at once, and nothing else ever happens.
     #[test]
     fn all_that_is_due_is_taken_though_not_at_once() {
-        let shared = Shared::in_memory().unwrap();
-        let store = Store::open(&shared, std::path::Path::new("/timers"), "app", 0).unwrap();
-        let mut timers = Timers::new(Arc::new(store));
+        let mut timers = Timers::new(store(), no_timer);
         let keys: BTreeSet<Vec<u8>> = (0..25u8).map(|key| vec![key]).collect();
         for key in &keys {
             timers.set(key, 100);
         }
         // Committed, as an owner finds them after a restart.
-        let rows = timers.cut();
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
-            .collect();
+        let rows = cut(&mut timers);
         timers.store.apply_rows(&rows, 1).unwrap();
-        let mut timers = Timers::new(Arc::clone(&timers.store));
+        let mut timers = Timers::new(Arc::clone(&timers.store), no_timer);
         let mut taken = BTreeSet::new();
         for expected in [10, 10, 5, 0] {
             let due = timers.take_due(100, 10).unwrap();
             assert_eq!(due.len(), expected);
             taken.extend(due.into_iter().map(|(_, key)| key));
+            assert_eq!(timers.is_due(100), taken.len() < keys.len());
         }
         assert_eq!(taken, keys);
     }
@@ -220,11 +285,10 @@ mod tests {
     /// Nothing may come of a timer that was replaced: then nothing is cut for a while.
     #[test]
     fn what_was_taken_is_not_taken_again_before_it_is_cut() {
-        let shared = Shared::in_memory().unwrap();
-        let store = Store::open(&shared, std::path::Path::new("/taken"), "app", 0).unwrap();
+        let store = store();
         let row = (row_key(100, b"x").to_vec(), Some(Vec::new()));
         store.apply_rows(&[row], 1).unwrap();
-        let mut timers = Timers::new(Arc::new(store));
+        let mut timers = Timers::new(store, no_timer);
         assert_eq!(timers.take_due(100, 10).unwrap(), [(100, b"x".to_vec())]);
         // An earlier one makes it look from the beginning.
         timers.set(b"y", 50);
@@ -233,5 +297,82 @@ mod tests {
         let rows: Vec<_> = rows.iter().collect();
         let (x, y) = (row_key(100, b"x"), row_key(50, b"y"));
         assert_eq!(rows, [(&y[..], None), (&x[..], None)]);
+    }
+
+    /// An object of the test has its timer as its value, or none.
+    fn named(row: &[u8]) -> Option<i64> {
+        row.first().map(|due_ms| i64::from(*due_ms))
+    }
+
+    proptest! {
+        /// A store has ranges of several restores, one over another, and objects are written on. Each timer that an object
+        /// names is taken when it is due, whatever happens on the way, and none too early.
+        #[test]
+        fn what_an_object_names_is_taken_when_it_is_due(
+            restored in proptest::collection::vec(
+                proptest::collection::btree_map(0..40_u8, proptest::option::of(0..100_u8), 1..20), 1..4),
+            steps in proptest::collection::vec((0..20_u8, 0..40_u8, proptest::option::of(0..100_u8), 0..4_u8), 1..30),
+            limit in 1..8_usize,
+        ) {
+            let store = store();
+            let mut objects = BTreeMap::new();
+            let mut position = 0;
+            let row = |key: u8, value: Option<u8>| (store::row_key(OBJECT, &[key]), Some(Vec::from_iter(value)));
+            for rows in restored {
+                let keys: Vec<u8> = rows.keys().copied().collect();
+                let mut ranges = Ranges::default();
+                for (place, due_ms) in (0..).zip(rows.values()) {
+                    due_ms.iter().for_each(|due_ms| ranges.add(place, (*due_ms).into()));
+                }
+                let ranges = ranges.iter().map(|places| {
+                    let key = |place: u32| std::slice::from_ref(&keys[place as usize]);
+                    let range = Range { first: key(places.first), last: key(places.last) };
+                    (row_key(places.due_ms, &range.key()).to_vec(), Some(Vec::new()))
+                });
+                let rows_and_ranges: Vec<Row> = rows.iter().map(|(key, value)| row(*key, *value)).chain(ranges).collect();
+                position += 1;
+                store.apply_rows(&rows_and_ranges, position).unwrap();
+                objects.extend(rows);
+            }
+            let mut timers = Timers::new(Arc::clone(&store), named);
+            let mut now_ms = 0;
+            for (wait_ms, key, value, what) in steps.into_iter().chain([(100, 0, None, 3)]) {
+                now_ms += i64::from(wait_ms);
+                while timers.is_due(now_ms) {
+                    for (due_ms, key) in timers.take_due(now_ms, limit).unwrap() {
+                        prop_assert!(due_ms <= now_ms);
+                        // Whoever is woken by his timer, and not by an old one, has none any more.
+                        if objects[&key[0]].is_some_and(|named| i64::from(named) == due_ms) {
+                            objects.insert(key[0], None);
+                            position += 1;
+                            store.apply_rows(&[row(key[0], None)], position).unwrap();
+                        }
+                    }
+                }
+                let mut late = objects.values().flatten().filter(|due_ms| i64::from(**due_ms) <= now_ms);
+                prop_assert_eq!(late.next(), None);
+                match what {
+                    // Written anew.
+                    0 | 1 => {
+                        let before = objects.insert(key, value).flatten();
+                        before.iter().for_each(|due_ms| timers.cancel(&[key], (*due_ms).into()));
+                        value.iter().for_each(|due_ms| timers.set(&[key], (*due_ms).into()));
+                        position += 1;
+                        store.apply_rows(&[row(key, value)], position).unwrap();
+                    }
+                    // Committed.
+                    2 => {
+                        position += 1;
+                        store.apply_rows(&cut(&mut timers), position).unwrap();
+                    }
+                    // Committed, and another owner goes on.
+                    _ => {
+                        position += 1;
+                        store.apply_rows(&cut(&mut timers), position).unwrap();
+                        timers = Timers::new(Arc::clone(&store), named);
+                    }
+                }
+            }
+        }
     }
 }

@@ -2,22 +2,22 @@
 
 use std::{
     cell::{Cell, RefCell},
-    hint::black_box,
     iter,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use itertools::Either;
-use smallvec::SmallVec;
+use itertools::{Either, Itertools as _};
 
 use crate::{
     digest,
     last_rows::LastRows,
-    objects::LOOK_AHEAD,
     pending::PendingRows,
     store::{self, Store, TIMER},
-    timers::{self, RowKey, TimerOf},
+    timers::{
+        self, RowKey, TimerOf,
+        ranges::{Range, Ranges},
+    },
 };
 
 /// The last row of each key, of a part of the changelog.
@@ -59,12 +59,13 @@ impl Portion {
         let objects = self.rows.objects();
         let order = objects.sorted(0);
         // Each look at a row costs a wait for memory: what is to be known of it is found out as it is written.
-        let (digest, due) = (Cell::new(0_u64), RefCell::new(Vec::new()));
+        let (digest, ranges) = (Cell::new(0_u64), RefCell::new(Ranges::default()));
         let look = |(key, value): (&[u8], Option<&[u8]>), place| {
             let Some(value) = value else { return };
             digest.set(digest.get().wrapping_add(digest::of_row(key, value)));
-            let timer = timer_of(value).map(|due_ms| (due_ms, place));
-            due.borrow_mut().extend(timer);
+            if let Some(due_ms) = timer_of(value) {
+                ranges.borrow_mut().add(place, due_ms);
+            }
         };
         let rows = objects.at_places(&order).zip(0..);
         let rows = rows.inspect(|(row, place)| look(*row, *place));
@@ -72,7 +73,7 @@ impl Portion {
         let before = self.rows.before_objects();
         let before = before.chain(rows.map(|(row, _)| row));
         let before = before.chain(self.rows.behind_objects(Bound::Excluded(timer)));
-        let timers = iter::once_with(|| in_order_of_time(due.take(), objects, &order)).flatten();
+        let timers = iter::once_with(|| rows_of(&ranges.take(), objects, &order)).flatten();
         let timers = timers.map(|key| (Either::Right(key), Some(&[][..])));
         let behind = self.rows.others((Bound::Excluded(timer), Bound::Unbounded));
         let borrowed = |(key, value)| (Either::Left(key), value);
@@ -107,26 +108,14 @@ impl Spare {
     }
 }
 
-/// The rows of timers: of each it is known when it is due, and where in `order` the row is that names it.
-fn in_order_of_time(
-    mut due: Vec<(i64, u32)>,
-    objects: &LastRows,
-    order: &[u32],
-) -> impl Iterator<Item = RowKey> {
-    due.sort_unstable();
-    let chunks = (0..due.len()).step_by(LOOK_AHEAD);
-    chunks.flat_map(move |at| {
-        let due = due.iter().skip(at).take(LOOK_AHEAD);
-        let key = |place: u32| &objects.get(order[place as usize]).0[1..];
-        let timers: SmallVec<[_; LOOK_AHEAD]> = due.map(|(ms, place)| (*ms, key(*place))).collect();
-        // Keys lie all over memory: their waits for it overlap.
-        for (_, key) in &timers {
-            black_box(key.first().copied());
-        }
-        timers
-            .into_iter()
-            .map(|(due_ms, key)| timers::row_key(due_ms, key))
-    })
+/// The rows of the timers of ranges, in order; `order` is that of the objects.
+fn rows_of(ranges: &Ranges, objects: &LastRows, order: &[u32]) -> Vec<RowKey> {
+    let key = |place: u32| &objects.get(order[place as usize]).0[1..];
+    let rows = ranges.iter().map(|places| {
+        let (first, last) = (key(places.first), key(places.last));
+        timers::row_key(places.due_ms, &Range { first, last }.key())
+    });
+    rows.sorted_unstable().collect()
 }
 
 #[cfg(test)]
@@ -188,21 +177,25 @@ mod tests {
             prop_assert!(portion.bytes() > 0);
             portion.ingest(&store, 7, timer_of).unwrap();
             prop_assert_eq!(store.position().unwrap(), 7);
-            let (mut digest, mut timers) = (0_u64, Vec::new());
+            let (mut digest, mut timers) = (0_u64, BTreeMap::new());
             for (key, value) in map {
                 prop_assert_eq!(&store.get(&key).unwrap(), &value);
                 let Some(value) = value.filter(|_| is_object(&key)) else { continue };
                 digest = digest.wrapping_add(digest::of_row(&key, &value));
-                timers.extend(timer_of(&value).map(|due_ms| timers::row_key(due_ms, &key[1..]).to_vec()));
+                timers.extend(timer_of(&value).map(|due_ms| (key[1..].to_vec(), due_ms)));
             }
-            timers.sort_unstable();
+            // So few are in one range.
+            let range = timers.first_key_value().zip(timers.last_key_value());
+            let range = range.map(|((first, _), (last, _))| Range { first, last }.key());
+            let first_ms = timers.values().min();
+            let expected = first_ms.zip(range).map(|(ms, range)| timers::row_key(*ms, &range).to_vec());
             let mut found = Vec::new();
             let visit = |key: &[u8], _: &[u8]| {
                 found.push(key.to_vec());
                 true
             };
             store.scan(&[TIMER], visit).unwrap();
-            prop_assert_eq!(found, timers);
+            prop_assert_eq!(found, Vec::from_iter(expected));
             prop_assert_eq!(store.known_digest().unwrap(), Some(digest));
             // It is told after the rows: a crash in between loses it, and it is made again.
             let crashed = crash(&store);

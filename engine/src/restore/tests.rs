@@ -19,7 +19,7 @@ use crate::{
     digest::{self, Digest},
     epoch::{Rows, TaskEpoch},
     store::{Shared, Store, tests::crash},
-    timers::row_key,
+    timers::{ranges::Range, row_key},
 };
 
 /// The next changelog begins when few records of this one are left.
@@ -53,14 +53,29 @@ fn timer_of(row: &[u8]) -> Option<i64> {
     Some(i64::from(row[0] % 7)).filter(|ms| *ms > 0)
 }
 
-/// Keys of the timers in the index, and of those that the values name.
+/// Keys of the timers in the index, with those that values name and a range wakes in time; and of all that values name.
 fn timers(store: &Store) -> [BTreeSet<Vec<u8>>; 2] {
-    let mut indexed = BTreeSet::new();
-    let index = |key: &[u8], _: &[u8]| indexed.insert(key.to_vec());
+    let (mut indexed, mut ranges) = (BTreeSet::new(), Vec::new());
+    let index = |row: &[u8], _: &[u8]| {
+        match Range::of(&row[9..]) {
+            Some(_) => ranges.push(row.to_vec()),
+            None => drop(indexed.insert(row.to_vec())),
+        }
+        true
+    };
     store.scan(b"t", index).unwrap();
     let content = content(store).into_iter();
     let named = content.filter_map(|(key, row)| Some(row_key(timer_of(&row)?, &key[1..]).to_vec()));
-    [indexed, named.collect()]
+    let named: BTreeSet<Vec<u8>> = named.collect();
+    let is_woken = |timer: &&Vec<u8>| {
+        let (due, key) = timer.split_at(9);
+        let mut ranges = ranges.iter().filter(|row| row[..9] <= *due);
+        ranges.any(|row| {
+            Range::of(&row[9..]).is_some_and(|range| range.first <= key && key <= range.last)
+        })
+    };
+    indexed.extend(named.iter().filter(is_woken).cloned());
+    [indexed, named]
 }
 
 fn content(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {

@@ -31,6 +31,34 @@ pub struct Dump {
     pub rows: Rows,
     /// Its timers: the moment, big-endian, then the object's id.
     pub timers: HashSet<Vec<u8>>,
+    /// Its timers for many objects together.
+    pub ranges: Vec<Range>,
+}
+
+/// A timer for all objects from the first to the last.
+#[derive(Debug)]
+pub struct Range {
+    timer_ms: i64,
+    first: Vec<u8>,
+    last: Vec<u8>,
+}
+
+impl Range {
+    /// Of a timer: the moment, a byte that no id begins with, the length of the first id, both ids.
+    fn read(timer: &[u8]) -> Option<Self> {
+        let (moment, rest) = timer.split_first_chunk::<8>()?;
+        let (len, ids) = rest.strip_prefix(b"\xff")?.split_first_chunk::<4>()?;
+        let (first, last) = ids.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        Some(Self {
+            timer_ms: i64::from_be_bytes(*moment),
+            first: first.to_vec(),
+            last: last.to_vec(),
+        })
+    }
+
+    fn wakes(&self, id: &[u8], timer_ms: i64) -> bool {
+        self.timer_ms <= timer_ms && (&self.first[..]..=&self.last[..]).contains(&id)
+    }
 }
 
 /// Opens all stores below these state directories, which nobody uses any more. What cannot be read is a finding.
@@ -94,12 +122,15 @@ fn dump(path: &Path, partition: i32) -> Result<Dump> {
         }
     };
     let mut rows = Rows::new();
-    let mut timers = HashSet::new();
+    let (mut timers, mut ranges) = (HashSet::new(), Vec::new());
     // Before those of the changelog are rows in which the store tells of itself.
     for row in db.iterator(IteratorMode::From(&[1], Direction::Forward)) {
         let (key, value) = row?;
         match key.split_first() {
-            Some((&TIMER, timer)) => drop(timers.insert(timer.to_vec())),
+            Some((&TIMER, timer)) => match Range::read(timer) {
+                Some(range) => ranges.push(range),
+                None => drop(timers.insert(timer.to_vec())),
+            },
             _ => drop(rows.insert(key.into(), value.into())),
         }
     }
@@ -109,6 +140,7 @@ fn dump(path: &Path, partition: i32) -> Result<Dump> {
         position,
         rows,
         timers,
+        ranges,
     })
 }
 
@@ -194,8 +226,12 @@ fn lost_timers(dump: &Dump) -> Option<(Class, String)> {
         let (_, id) = key.split_first().filter(|(prefix, _)| **prefix == OBJECT)?;
         let timer_ms = Stored::decode(row).ok()?.timer_ms?;
         // Times before 1970 would not sort and are written as 1970.
-        let timer = [&timer_ms.max(0).to_be_bytes()[..], id].concat();
-        (!dump.timers.contains(&timer)).then(|| (String::from_utf8_lossy(id), timer_ms))
+        let moment_ms = timer_ms.max(0);
+        let timer = [&moment_ms.to_be_bytes()[..], id].concat();
+        let mut ranges = dump.ranges.iter();
+        let is_there =
+            dump.timers.contains(&timer) || ranges.any(|range| range.wakes(id, moment_ms));
+        (!is_there).then(|| (String::from_utf8_lossy(id), timer_ms))
     });
     let (id, timer_ms) = lost.next()?;
     let what = format!(
@@ -237,6 +273,7 @@ mod tests {
             position,
             rows: rows.iter().map(row).collect(),
             timers: HashSet::new(),
+            ranges: Vec::new(),
         }
     }
 
@@ -300,5 +337,17 @@ mod tests {
         dump.timers
             .insert([&5_i64.to_be_bytes()[..], b"a"].concat());
         assert_eq!(lost_timers(&dump), None);
+        dump.timers.clear();
+        for (timer_ms, ids, wakes) in [
+            (5, b"aa", true),
+            (4, b"ab", true),
+            (6, b"aa", false),
+            (5, b"bb", false),
+        ] {
+            let moment = i64::to_be_bytes(timer_ms);
+            let timer = [&moment[..], b"\xff\0\0\0\x01", ids].concat();
+            dump.ranges = Vec::from_iter(Range::read(&timer));
+            assert_eq!(lost_timers(&dump).is_none(), wakes, "{timer_ms}, {ids:?}");
+        }
     }
 }

@@ -1,0 +1,95 @@
+//! One timer for many objects that came together, as a table: each would have to be written, and hardly any comes due,
+//! because most objects are written anew before. It is due with the first of theirs; then they get timers of their own.
+
+/// A range is one of so many objects at most, when it is made.
+const OBJECTS: u32 = 1_000;
+/// The key of a range's timer begins with it: those of objects are UTF-8, where it does not occur.
+const MARK: u8 = 0xff;
+
+/// The objects whose keys are not before the one, and not behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range<'k> {
+    pub(crate) first: &'k [u8],
+    pub(crate) last: &'k [u8],
+}
+
+impl<'k> Range<'k> {
+    /// The key of its timer: the mark, the length of the first key (big-endian), and both keys.
+    pub(crate) fn key(self) -> Vec<u8> {
+        let len = u32::try_from(self.first.len()).expect("no key is so long");
+        [&[MARK], &len.to_be_bytes()[..], self.first, self.last].concat()
+    }
+
+    /// The range that the key of a timer is for; `None` if that is an object's.
+    pub(crate) fn of(key: &'k [u8]) -> Option<Self> {
+        let (len, keys) = key.strip_prefix(&[MARK])?.split_first_chunk::<4>()?;
+        let (first, last) = keys.split_at_checked(u32::from_be_bytes(*len) as usize)?;
+        Some(Self { first, last })
+    }
+}
+
+/// Makes ranges of objects that come in the order of their keys.
+#[derive(Debug, Default)]
+pub(crate) struct Ranges(Vec<Places>);
+
+/// Where the first and the last object of a range come, and when the first of their timers is due, in ms since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places {
+    pub(crate) first: u32,
+    pub(crate) last: u32,
+    pub(crate) due_ms: i64,
+}
+
+impl Ranges {
+    /// The object that comes at `place` has this timer.
+    pub(crate) fn add(&mut self, place: u32, due_ms: i64) {
+        match self.0.last_mut() {
+            Some(range) if place - range.first < OBJECTS => {
+                range.last = place;
+                range.due_ms = range.due_ms.min(due_ms);
+            }
+            _ => self.0.push(Places {
+                first: place,
+                last: place,
+                due_ms,
+            }),
+        }
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Places> {
+        self.0.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_known_by_its_key() {
+        for (first, last) in [("", ""), ("a", "a"), ("a", "bc"), ("\u{7ff}", "z")] {
+            let range = Range {
+                first: first.as_bytes(),
+                last: last.as_bytes(),
+            };
+            assert_eq!(Range::of(&range.key()), Some(range), "{first} to {last}");
+        }
+        // Of an object, and cut off.
+        for key in [&b"\xc3\xbf"[..], b"", b"\xff\0\0\0", b"\xff\0\0\0\x02a"] {
+            assert_eq!(Range::of(key), None, "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_due_with_the_first_of_its_objects() {
+        let mut ranges = Ranges::default();
+        for (place, due_ms) in [(3, 50), (4, 40), (1_002, 60), (1_003, 30), (5_000, -1)] {
+            ranges.add(place, due_ms);
+        }
+        let expected = [(3, 1_002, 40), (1_003, 1_003, 30), (5_000, 5_000, -1)];
+        let found = ranges
+            .iter()
+            .map(|range| (range.first, range.last, range.due_ms));
+        assert!(found.eq(expected));
+    }
+}
