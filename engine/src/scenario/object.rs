@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Decision, Opinion, Scenario, Tally as _, Verdict, packed,
-    votes::{Vote, Votes},
+    votes::{Ballot, Vote, Votes},
 };
 use crate::processor::Value;
 
@@ -117,11 +117,24 @@ pub enum Heard {
 
 /// Where an agent's vote is in an object, or belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(Result<usize, usize>);
+pub struct Place {
+    vote: Result<usize, usize>,
+    /// What the vote that is there adds to the tally.
+    ballot: Option<Ballot>,
+}
 
 impl Default for Place {
     fn default() -> Self {
-        Self(Err(0))
+        Self::free(0)
+    }
+}
+
+impl Place {
+    fn free(at: usize) -> Self {
+        Self {
+            vote: Err(at),
+            ballot: None,
+        }
     }
 }
 
@@ -141,14 +154,17 @@ impl<S: Scenario> Object<S> {
     /// Would this report change anything?
     #[must_use]
     pub fn hears(&self, opinion: &Opinion<'_, S::Verdict>) -> Heard {
-        let place = self.votes.find(opinion.agent_id);
-        let Ok(i) = place else {
-            return Heard::Taken(Place(place));
+        let at = match self.votes.find(opinion.agent_id) {
+            Ok(at) => at,
+            Err(at) => return Heard::Taken(Place::free(at)),
         };
-        let vote = self.votes.get(i);
+        let vote = self.votes.get(at);
         let held = (vote.observed_at_ms, vote.sequence);
         match (opinion.observed_at_ms, opinion.sequence).cmp(&held) {
-            std::cmp::Ordering::Greater => Heard::Taken(Place(place)),
+            std::cmp::Ordering::Greater => Heard::Taken(Place {
+                vote: Ok(at),
+                ballot: vote.ballot(),
+            }),
             std::cmp::Ordering::Equal => Heard::Repeated,
             std::cmp::Ordering::Less => Heard::Outdated,
         }
@@ -157,7 +173,8 @@ impl<S: Scenario> Object<S> {
     /// Is there room for this report, at the place that [`Self::hears`] named?
     #[must_use]
     pub fn has_room(&self, at: Place, agent_id: &str, report: &[u8]) -> bool {
-        self.votes.has_room(at.0, agent_id, report, LARGEST_VOTES)
+        self.votes
+            .has_room(at.vote, agent_id, report, LARGEST_VOTES)
     }
 
     /// Makes this report its agent's latest, at the place that [`Self::hears`] named. It counts if it
@@ -175,8 +192,8 @@ impl<S: Scenario> Object<S> {
             self.tally.add(opinion.verdict, opinion.weight);
         }
         let verdict = place(opinion.verdict);
-        let old = self.votes.put(at.0, opinion, verdict, counted, report);
-        if let Some(old) = old
+        self.votes.put(at.vote, opinion, verdict, counted, report);
+        if let Some(old) = at.ballot
             && let Some(verdict) = verdict_at::<S::Verdict>(old.verdict)
         {
             self.tally.subtract(verdict, old.weight);

@@ -43,8 +43,18 @@ pub(super) struct Vote<'v> {
     pub(super) report: [&'v [u8]; 2],
 }
 
+impl Vote<'_> {
+    /// What it adds to the tally, if it is part of it.
+    pub(super) fn ballot(&self) -> Option<Ballot> {
+        self.counted.then_some(Ballot {
+            verdict: self.verdict,
+            weight: self.weight,
+        })
+    }
+}
+
 /// What a vote adds to a tally.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ballot {
     /// The verdict's place among the scenario's.
     pub(super) verdict: u8,
@@ -169,8 +179,7 @@ impl Votes {
         self.start_of(place + 1) - self.start_of(place)
     }
 
-    /// Makes this report its agent's latest; `place` is what [`Self::find`] said. Returns what the vote that
-    /// was there before added to the tally.
+    /// Makes this report its agent's latest; `place` is what [`Self::find`] said.
     pub(super) fn put<V>(
         &mut self,
         place: Result<usize, usize>,
@@ -178,7 +187,7 @@ impl Votes {
         verdict: u8,
         counted: bool,
         report: &[u8],
-    ) -> Option<Ballot> {
+    ) {
         let agent = opinion.agent_id.as_bytes();
         let agent_at = within(report, agent);
         let is_first = self.spots.is_empty();
@@ -216,11 +225,6 @@ impl Votes {
             self.stem = u16::try_from(stem.len()).unwrap_or(0);
             self.bytes = bytes;
         }
-        let old = place.map(|at| self.get(at)).ok();
-        let old = old.filter(|vote| vote.counted).map(|vote| Ballot {
-            verdict: vote.verdict,
-            weight: vote.weight,
-        });
         let at = self.make_room(place, len);
         let mut to = &mut self.bytes[at..];
         for part in parts {
@@ -235,7 +239,6 @@ impl Votes {
             let (at, print) = (short(at), print(agent));
             self.spots.insert(place, Spot { at, print });
         }
-        old
     }
 
     /// Moves the votes behind this place until there are `len` bytes for it; returns where.

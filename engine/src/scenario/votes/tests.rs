@@ -99,10 +99,8 @@ proptest! {
                 verdict: (),
                 weight,
             };
-            let old = votes.put(votes.find(&agent), &opinion, how, counted, &report);
-            let was = model.insert(agent, (number, how, weight, counted, report));
-            let was = was.filter(|was| was.3).map(|was| (was.1, was.2));
-            prop_assert_eq!(old.map(|old| (old.verdict, old.weight)), was);
+            votes.put(votes.find(&agent), &opinion, how, counted, &report);
+            model.insert(agent, (number, how, weight, counted, report));
         }
         let mut row = Vec::new();
         votes.encode(&mut row);
@@ -114,6 +112,7 @@ proptest! {
                 prop_assert_eq!(vote.agent, agent.as_bytes());
                 prop_assert_eq!(vote.sequence, !vote.observed_at_ms);
                 let Vote { observed_at_ms, verdict, weight, counted, .. } = vote;
+                prop_assert_eq!(vote.ballot(), counted.then_some(Ballot { verdict, weight }));
                 let found = (observed_at_ms, verdict, weight, counted, vote.report.concat());
                 prop_assert_eq!(&found, put);
             }
