@@ -109,7 +109,7 @@ impl Timers {
     }
 
     /// Gives up to `limit` objects of a range their own timers, and the others one together; returns how many it has
-    /// looked at. An object that was written since then has a timer that does not count any more, too.
+    /// looked at.
     fn dissolve(
         &mut self,
         range: Range<'_>,
@@ -128,7 +128,8 @@ impl Timers {
                 return false;
             }
             looked_at += 1;
-            if let Some(due_ms) = (self.timer_of)(value) {
+            let timer_ms = (self.timer_of)(value).map(sortable);
+            if let Some(due_ms) = timer_ms.filter(|due_ms| *due_ms <= range.until_ms) {
                 self.set(first, due_ms);
             }
             true
@@ -211,7 +212,7 @@ pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> RowKey {
 }
 
 /// Due time and key of a row.
-fn parse(row: &[u8]) -> Option<(i64, &[u8])> {
+pub(crate) fn parse(row: &[u8]) -> Option<(i64, &[u8])> {
     let (due, key) = row.get(1..)?.split_first_chunk::<8>()?;
     Some((i64::from_be_bytes(*due), key))
 }
@@ -299,9 +300,13 @@ mod tests {
         assert_eq!(rows, [(&y[..], None), (&x[..], None)]);
     }
 
-    /// An object of the test has its timer as its value, or none.
+    /// An object of the test has its timer as its value, or none. Some are due before there was time.
     fn named(row: &[u8]) -> Option<i64> {
-        row.first().map(|due_ms| i64::from(*due_ms))
+        row.first().copied().map(ms)
+    }
+
+    fn ms(value: u8) -> i64 {
+        i64::from(value) - 5
     }
 
     proptest! {
@@ -321,12 +326,12 @@ mod tests {
             for rows in restored {
                 let keys: Vec<u8> = rows.keys().copied().collect();
                 let mut ranges = Ranges::default();
-                for (place, due_ms) in (0..).zip(rows.values()) {
-                    due_ms.iter().for_each(|due_ms| ranges.add(place, (*due_ms).into()));
+                for (place, value) in (0..).zip(rows.values()) {
+                    value.iter().for_each(|value| ranges.add(place, ms(*value)));
                 }
                 let ranges = ranges.iter().map(|places| {
                     let key = |place: u32| std::slice::from_ref(&keys[place as usize]);
-                    let range = Range { first: key(places.first), last: key(places.last) };
+                    let range = Range { first: key(places.first), last: key(places.last), until_ms: places.until_ms };
                     (row_key(places.due_ms, &range.key()).to_vec(), Some(Vec::new()))
                 });
                 let rows_and_ranges: Vec<Row> = rows.iter().map(|(key, value)| row(*key, *value)).chain(ranges).collect();
@@ -342,21 +347,21 @@ mod tests {
                     for (due_ms, key) in timers.take_due(now_ms, limit).unwrap() {
                         prop_assert!(due_ms <= now_ms);
                         // Whoever is woken by his timer, and not by an old one, has none any more.
-                        if objects[&key[0]].is_some_and(|named| i64::from(named) == due_ms) {
+                        if objects[&key[0]].is_some_and(|value| ms(value).max(0) == due_ms) {
                             objects.insert(key[0], None);
                             position += 1;
                             store.apply_rows(&[row(key[0], None)], position).unwrap();
                         }
                     }
                 }
-                let mut late = objects.values().flatten().filter(|due_ms| i64::from(**due_ms) <= now_ms);
+                let mut late = objects.values().flatten().filter(|value| ms(**value) <= now_ms);
                 prop_assert_eq!(late.next(), None);
                 match what {
                     // Written anew.
                     0 | 1 => {
                         let before = objects.insert(key, value).flatten();
-                        before.iter().for_each(|due_ms| timers.cancel(&[key], (*due_ms).into()));
-                        value.iter().for_each(|due_ms| timers.set(&[key], (*due_ms).into()));
+                        before.iter().for_each(|value| timers.cancel(&[key], ms(*value)));
+                        value.iter().for_each(|value| timers.set(&[key], ms(*value)));
                         position += 1;
                         store.apply_rows(&[row(key, value)], position).unwrap();
                     }

@@ -112,8 +112,12 @@ impl Spare {
 fn rows_of(ranges: &Ranges, objects: &LastRows, order: &[u32]) -> Vec<RowKey> {
     let key = |place: u32| &objects.get(order[place as usize]).0[1..];
     let rows = ranges.iter().map(|places| {
-        let (first, last) = (key(places.first), key(places.last));
-        timers::row_key(places.due_ms, &Range { first, last }.key())
+        let range = Range {
+            first: key(places.first),
+            last: key(places.last),
+            until_ms: places.until_ms,
+        };
+        timers::row_key(places.due_ms, &range.key())
     });
     rows.sorted_unstable().collect()
 }
@@ -185,10 +189,12 @@ mod tests {
                 timers.extend(timer_of(&value).map(|due_ms| (key[1..].to_vec(), due_ms)));
             }
             // So few are in one range.
-            let range = timers.first_key_value().zip(timers.last_key_value());
-            let range = range.map(|((first, _), (last, _))| Range { first, last }.key());
-            let first_ms = timers.values().min();
-            let expected = first_ms.zip(range).map(|(ms, range)| timers::row_key(*ms, &range).to_vec());
+            let keys = timers.keys().next().zip(timers.keys().next_back());
+            let times = timers.values().min().zip(timers.values().max());
+            let expected = keys.zip(times).map(|((first, last), (due_ms, until_ms))| {
+                let range = Range { first, last, until_ms: *until_ms };
+                timers::row_key(*due_ms, &range.key()).to_vec()
+            });
             let mut found = Vec::new();
             let visit = |key: &[u8], _: &[u8]| {
                 found.push(key.to_vec());

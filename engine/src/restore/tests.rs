@@ -19,7 +19,7 @@ use crate::{
     digest::{self, Digest},
     epoch::{Rows, TaskEpoch},
     store::{Shared, Store, tests::crash},
-    timers::{ranges::Range, row_key},
+    timers::{parse, ranges::Range, row_key},
 };
 
 /// The next changelog begins when few records of this one are left.
@@ -67,13 +67,14 @@ fn timers(store: &Store) -> [BTreeSet<Vec<u8>>; 2] {
     let content = content(store).into_iter();
     let named = content.filter_map(|(key, row)| Some(row_key(timer_of(&row)?, &key[1..]).to_vec()));
     let named: BTreeSet<Vec<u8>> = named.collect();
-    let is_woken = |timer: &&Vec<u8>| {
-        let (due, key) = timer.split_at(9);
-        let mut ranges = ranges.iter().filter(|row| row[..9] <= *due);
-        ranges.any(|row| {
-            Range::of(&row[9..]).is_some_and(|range| range.first <= key && key <= range.last)
-        })
+    let wakes = |row: &[u8], timer: &[u8]| {
+        let (due_ms, key) = parse(timer).unwrap();
+        let (from_ms, range) = parse(row).unwrap();
+        let range = Range::of(range).unwrap();
+        let is_of_it = range.first <= key && key <= range.last;
+        is_of_it && (from_ms..=range.until_ms).contains(&due_ms)
     };
+    let is_woken = |timer: &&Vec<u8>| ranges.iter().any(|row| wakes(row, timer));
     indexed.extend(named.iter().filter(is_woken).cloned());
     [indexed, named]
 }

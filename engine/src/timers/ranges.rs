@@ -11,20 +11,30 @@ const MARK: u8 = 0xff;
 pub(crate) struct Range<'k> {
     pub(crate) first: &'k [u8],
     pub(crate) last: &'k [u8],
+    /// The last of their timers was due then, in ms since 1970: who has a later one was written since, and has it for
+    /// itself.
+    pub(crate) until_ms: i64,
 }
 
 impl<'k> Range<'k> {
-    /// The key of its timer: the mark, the length of the first key (big-endian), and both keys.
+    /// The key of its timer: the mark, when the last one was due, the length of the first key (both big-endian), and
+    /// both keys.
     pub(crate) fn key(self) -> Vec<u8> {
         let len = u32::try_from(self.first.len()).expect("no key is so long");
-        [&[MARK], &len.to_be_bytes()[..], self.first, self.last].concat()
+        let (until, len) = (self.until_ms.to_be_bytes(), len.to_be_bytes());
+        [&[MARK], &until[..], &len, self.first, self.last].concat()
     }
 
     /// The range that the key of a timer is for; `None` if that is an object's.
     pub(crate) fn of(key: &'k [u8]) -> Option<Self> {
-        let (len, keys) = key.strip_prefix(&[MARK])?.split_first_chunk::<4>()?;
+        let (until, rest) = key.strip_prefix(&[MARK])?.split_first_chunk()?;
+        let (len, keys) = rest.split_first_chunk()?;
         let (first, last) = keys.split_at_checked(u32::from_be_bytes(*len) as usize)?;
-        Some(Self { first, last })
+        Some(Self {
+            first,
+            last,
+            until_ms: i64::from_be_bytes(*until),
+        })
     }
 }
 
@@ -32,26 +42,31 @@ impl<'k> Range<'k> {
 #[derive(Debug, Default)]
 pub(crate) struct Ranges(Vec<Places>);
 
-/// Where the first and the last object of a range come, and when the first of their timers is due, in ms since 1970.
+/// Where the first and the last object of a range come, and when the first and the last of their timers are due, in ms
+/// since 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Places {
     pub(crate) first: u32,
     pub(crate) last: u32,
     pub(crate) due_ms: i64,
+    pub(crate) until_ms: i64,
 }
 
 impl Ranges {
     /// The object that comes at `place` has this timer.
     pub(crate) fn add(&mut self, place: u32, due_ms: i64) {
+        let due_ms = super::sortable(due_ms);
         match self.0.last_mut() {
             Some(range) if place - range.first < OBJECTS => {
                 range.last = place;
                 range.due_ms = range.due_ms.min(due_ms);
+                range.until_ms = range.until_ms.max(due_ms);
             }
             _ => self.0.push(Places {
                 first: place,
                 last: place,
                 due_ms,
+                until_ms: due_ms,
             }),
         }
     }
@@ -71,12 +86,15 @@ mod tests {
             let range = Range {
                 first: first.as_bytes(),
                 last: last.as_bytes(),
+                until_ms: 7,
             };
-            assert_eq!(Range::of(&range.key()), Some(range), "{first} to {last}");
+            let key = range.key();
+            assert_eq!(Range::of(&key), Some(range), "{first} to {last}");
+            let cut_off = &key[..key.len() - last.len() - first.len().min(1)];
+            assert_eq!(Range::of(cut_off).is_some(), first.is_empty(), "{first}");
         }
-        // Of an object, and cut off.
-        for key in [&b"\xc3\xbf"[..], b"", b"\xff\0\0\0", b"\xff\0\0\0\x02a"] {
-            assert_eq!(Range::of(key), None, "{key:?}");
+        for key in ["\u{ff}", ""] {
+            assert_eq!(Range::of(key.as_bytes()), None, "{key} is of an object");
         }
     }
 
@@ -86,10 +104,14 @@ mod tests {
         for (place, due_ms) in [(3, 50), (4, 40), (1_002, 60), (1_003, 30), (5_000, -1)] {
             ranges.add(place, due_ms);
         }
-        let expected = [(3, 1_002, 40), (1_003, 1_003, 30), (5_000, 5_000, -1)];
         let found = ranges
             .iter()
-            .map(|range| (range.first, range.last, range.due_ms));
+            .map(|range| (range.first, range.last, range.due_ms, range.until_ms));
+        let expected = [
+            (3, 1_002, 40, 60),
+            (1_003, 1_003, 30, 30),
+            (5_000, 5_000, 0, 0),
+        ];
         assert!(found.eq(expected));
     }
 }

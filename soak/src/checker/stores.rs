@@ -2,6 +2,7 @@
 //! store at least has come to the changelog's end.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
@@ -35,29 +36,30 @@ pub struct Dump {
     pub ranges: Vec<Range>,
 }
 
-/// A timer for all objects from the first to the last.
+/// A timer for all objects from the first to the last whose own one is due neither before nor after.
 #[derive(Debug)]
 pub struct Range {
-    timer_ms: i64,
+    timers_ms: RangeInclusive<i64>,
     first: Vec<u8>,
     last: Vec<u8>,
 }
 
 impl Range {
-    /// Of a timer: the moment, a byte that no id begins with, the length of the first id, both ids.
+    /// Of a timer: the moment, a byte that no id begins with, the last moment, the length of the first id, both ids.
     fn read(timer: &[u8]) -> Option<Self> {
         let (moment, rest) = timer.split_first_chunk::<8>()?;
-        let (len, ids) = rest.strip_prefix(b"\xff")?.split_first_chunk::<4>()?;
+        let (until, rest) = rest.strip_prefix(b"\xff")?.split_first_chunk::<8>()?;
+        let (len, ids) = rest.split_first_chunk::<4>()?;
         let (first, last) = ids.split_at_checked(u32::from_be_bytes(*len) as usize)?;
         Some(Self {
-            timer_ms: i64::from_be_bytes(*moment),
+            timers_ms: i64::from_be_bytes(*moment)..=i64::from_be_bytes(*until),
             first: first.to_vec(),
             last: last.to_vec(),
         })
     }
 
     fn wakes(&self, id: &[u8], timer_ms: i64) -> bool {
-        self.timer_ms <= timer_ms && (&self.first[..]..=&self.last[..]).contains(&id)
+        self.timers_ms.contains(&timer_ms) && (&self.first[..]..=&self.last[..]).contains(&id)
     }
 }
 
@@ -338,16 +340,21 @@ mod tests {
             .insert([&5_i64.to_be_bytes()[..], b"a"].concat());
         assert_eq!(lost_timers(&dump), None);
         dump.timers.clear();
-        for (timer_ms, ids, wakes) in [
-            (5, b"aa", true),
-            (4, b"ab", true),
-            (6, b"aa", false),
-            (5, b"bb", false),
+        for (from_ms, until_ms, ids, wakes) in [
+            (5_i64, 5_i64, b"aa", true),
+            (4, 6, b"ab", true),
+            (6, 6, b"aa", false),
+            (3, 4, b"aa", false),
+            (5, 5, b"bb", false),
         ] {
-            let moment = i64::to_be_bytes(timer_ms);
-            let timer = [&moment[..], b"\xff\0\0\0\x01", ids].concat();
+            let (from, until) = (from_ms.to_be_bytes(), until_ms.to_be_bytes());
+            let timer = [&from[..], b"\xff", &until, b"\0\0\0\x01", ids].concat();
             dump.ranges = Vec::from_iter(Range::read(&timer));
-            assert_eq!(lost_timers(&dump).is_none(), wakes, "{timer_ms}, {ids:?}");
+            assert_eq!(
+                lost_timers(&dump).is_none(),
+                wakes,
+                "{from_ms}, {until_ms}, {ids:?}"
+            );
         }
     }
 }
