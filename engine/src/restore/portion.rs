@@ -7,17 +7,13 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use itertools::{Either, Itertools as _};
+use itertools::Either;
 
 use crate::{
     digest,
-    last_rows::LastRows,
     pending::PendingRows,
     store::{self, Store, TIMER},
-    timers::{
-        self, RowKey, TimerOf,
-        ranges::{Range, Ranges},
-    },
+    timers::{TimerOf, ranges::Ranges},
 };
 
 /// The last row of each key, of a part of the changelog.
@@ -73,7 +69,8 @@ impl Portion {
         let before = self.rows.before_objects();
         let before = before.chain(rows.map(|(row, _)| row));
         let before = before.chain(self.rows.behind_objects(Bound::Excluded(timer)));
-        let timers = iter::once_with(|| rows_of(&ranges.take(), objects, &order)).flatten();
+        let key = |place: u32| &objects.get(order[place as usize]).0[1..];
+        let timers = iter::once_with(|| ranges.take().rows(key)).flatten();
         let timers = timers.map(|key| (Either::Right(key), Some(&[][..])));
         let behind = self.rows.others((Bound::Excluded(timer), Bound::Unbounded));
         let borrowed = |(key, value)| (Either::Left(key), value);
@@ -108,20 +105,6 @@ impl Spare {
     }
 }
 
-/// The rows of the timers of ranges, in order; `order` is that of the objects.
-fn rows_of(ranges: &Ranges, objects: &LastRows, order: &[u32]) -> Vec<RowKey> {
-    let key = |place: u32| &objects.get(order[place as usize]).0[1..];
-    let rows = ranges.iter().map(|places| {
-        let range = Range {
-            first: key(places.first),
-            last: key(places.last),
-            until_ms: places.until_ms,
-        };
-        timers::row_key(places.due_ms, &range.key())
-    });
-    rows.sorted_unstable().collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -132,6 +115,7 @@ mod tests {
     use crate::{
         pending::is_object,
         store::{Shared, tests::crash},
+        timers::{self, ranges::Range},
     };
 
     /// Keys that begin alike, differ early, differ late, or are the beginning of others; and keys before, between and

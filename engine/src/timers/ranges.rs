@@ -1,6 +1,10 @@
 //! One timer for many objects that came together, as a table: each would have to be written, and hardly any comes due,
 //! because most objects are written anew before. It is due with the first of theirs; then they get timers of their own.
 
+use itertools::Itertools as _;
+
+use super::{RowKey, row_key, sortable};
+
 /// A range is one of so many objects at most, when it is made.
 const OBJECTS: u32 = 1_000;
 /// The key of a range's timer begins with it: those of objects are UTF-8, where it does not occur.
@@ -44,18 +48,18 @@ pub(crate) struct Ranges(Vec<Places>);
 
 /// Where the first and the last object of a range come, and when the first and the last of their timers are due, in ms
 /// since 1970.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Places {
-    pub(crate) first: u32,
-    pub(crate) last: u32,
-    pub(crate) due_ms: i64,
-    pub(crate) until_ms: i64,
+#[derive(Debug)]
+struct Places {
+    first: u32,
+    last: u32,
+    due_ms: i64,
+    until_ms: i64,
 }
 
 impl Ranges {
     /// The object that comes at `place` has this timer.
     pub(crate) fn add(&mut self, place: u32, due_ms: i64) {
-        let due_ms = super::sortable(due_ms);
+        let due_ms = sortable(due_ms);
         match self.0.last_mut() {
             Some(range) if place - range.first < OBJECTS => {
                 range.last = place;
@@ -71,8 +75,17 @@ impl Ranges {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = Places> {
-        self.0.iter().copied()
+    /// The rows of their timers, in order; `key` is that of the object at a place.
+    pub(crate) fn rows<'k>(&self, key: impl Fn(u32) -> &'k [u8]) -> Vec<RowKey> {
+        let rows = self.0.iter().map(|places| {
+            let range = Range {
+                first: key(places.first),
+                last: key(places.last),
+                until_ms: places.until_ms,
+            };
+            row_key(places.due_ms, &range.key())
+        });
+        rows.sorted_unstable().collect()
     }
 }
 
@@ -104,14 +117,23 @@ mod tests {
         for (place, due_ms) in [(3, 50), (4, 40), (1_002, 60), (1_003, 30), (5_000, -1)] {
             ranges.add(place, due_ms);
         }
-        let found = ranges
-            .iter()
-            .map(|range| (range.first, range.last, range.due_ms, range.until_ms));
+        let keys = [3_u32, 1_002, 1_003, 5_000].map(|place| (place, place.to_be_bytes()));
+        let key = |place| &keys.iter().find(|(at, _)| *at == place).expect("a place").1[..];
+        let row = |first, last, due_ms, until_ms| {
+            let (first, last) = (key(first), key(last));
+            let range = Range {
+                first,
+                last,
+                until_ms,
+            };
+            row_key(due_ms, &range.key())
+        };
+        // Nothing is due before 1970.
         let expected = [
-            (3, 1_002, 40, 60),
-            (1_003, 1_003, 30, 30),
-            (5_000, 5_000, 0, 0),
+            row(5_000, 5_000, 0, 0),
+            row(1_003, 1_003, 30, 30),
+            row(3, 1_002, 40, 60),
         ];
-        assert!(found.eq(expected));
+        assert_eq!(ranges.rows(key), expected);
     }
 }

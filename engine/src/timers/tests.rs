@@ -1,0 +1,143 @@
+//! What is armed comes due, and nothing else does.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use ranges::Ranges;
+
+use super::*;
+use crate::{epoch::Row, store::Shared};
+
+fn store() -> Arc<Store> {
+    let shared = Shared::in_memory().unwrap();
+    Arc::new(Store::open(&shared, std::path::Path::new("/timers"), "app", 0).unwrap())
+}
+
+fn no_timer(_: &[u8]) -> Option<i64> {
+    None
+}
+
+/// What a commit would write.
+fn cut(timers: &mut Timers) -> Vec<Row> {
+    let rows = timers.cut();
+    let rows = rows.iter();
+    rows.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
+        .collect()
+}
+
+/// More are due than are taken at once, and nothing else ever happens.
+#[test]
+fn all_that_is_due_is_taken_though_not_at_once() {
+    let mut timers = Timers::new(store(), no_timer);
+    let keys: BTreeSet<Vec<u8>> = (0..25u8).map(|key| vec![key]).collect();
+    for key in &keys {
+        timers.set(key, 100);
+    }
+    // Committed, as an owner finds them after a restart.
+    let rows = cut(&mut timers);
+    timers.store.apply_rows(&rows, 1).unwrap();
+    let mut timers = Timers::new(Arc::clone(&timers.store), no_timer);
+    let mut taken = BTreeSet::new();
+    for expected in [10, 10, 5, 0] {
+        let due = timers.take_due(100, 10).unwrap();
+        assert_eq!(due.len(), expected);
+        taken.extend(due.into_iter().map(|(_, key)| key));
+        assert_eq!(timers.is_due(100), taken.len() < keys.len());
+    }
+    assert_eq!(taken, keys);
+}
+
+/// Nothing may come of a timer that was replaced: then nothing is cut for a while.
+#[test]
+fn what_was_taken_is_not_taken_again_before_it_is_cut() {
+    let store = store();
+    let row = (row_key(100, b"x").to_vec(), Some(Vec::new()));
+    store.apply_rows(&[row], 1).unwrap();
+    let mut timers = Timers::new(store, no_timer);
+    assert_eq!(timers.take_due(100, 10).unwrap(), [(100, b"x".to_vec())]);
+    // An earlier one makes it look from the beginning.
+    timers.set(b"y", 50);
+    assert_eq!(timers.take_due(100, 10).unwrap(), [(50, b"y".to_vec())]);
+    let rows = timers.cut();
+    let rows: Vec<_> = rows.iter().collect();
+    let (x, y) = (row_key(100, b"x"), row_key(50, b"y"));
+    assert_eq!(rows, [(&y[..], None), (&x[..], None)]);
+}
+
+/// An object of the test has its timer as its value, or none. Some are due before there was time.
+fn named(row: &[u8]) -> Option<i64> {
+    row.first().copied().map(ms)
+}
+
+fn ms(value: u8) -> i64 {
+    i64::from(value) - 5
+}
+
+proptest! {
+    /// A store has ranges of several restores, one over another, and objects are written on. Each timer that an object
+    /// names is taken when it is due, whatever happens on the way, and none too early.
+    #[test]
+    fn what_an_object_names_is_taken_when_it_is_due(
+        restored in proptest::collection::vec(
+            proptest::collection::btree_map(0..40_u8, proptest::option::of(0..100_u8), 1..20), 1..4),
+        steps in proptest::collection::vec((0..20_u8, 0..40_u8, proptest::option::of(0..100_u8), 0..4_u8), 1..30),
+        limit in 1..8_usize,
+    ) {
+        let store = store();
+        let mut objects = BTreeMap::new();
+        let mut position = 0;
+        let row = |key: u8, value: Option<u8>| (store::row_key(OBJECT, &[key]), Some(Vec::from_iter(value)));
+        for rows in restored {
+            let keys: Vec<u8> = rows.keys().copied().collect();
+            let mut ranges = Ranges::default();
+            for (place, value) in (0..).zip(rows.values()) {
+                value.iter().for_each(|value| ranges.add(place, ms(*value)));
+            }
+            let ranges = ranges.rows(|place| std::slice::from_ref(&keys[place as usize]));
+            let ranges = ranges.into_iter().map(|key| (key.to_vec(), Some(Vec::new())));
+            let rows_and_ranges: Vec<Row> = rows.iter().map(|(key, value)| row(*key, *value)).chain(ranges).collect();
+            position += 1;
+            store.apply_rows(&rows_and_ranges, position).unwrap();
+            objects.extend(rows);
+        }
+        let mut timers = Timers::new(Arc::clone(&store), named);
+        let mut now_ms = 0;
+        for (wait_ms, key, value, what) in steps.into_iter().chain([(100, 0, None, 3)]) {
+            now_ms += i64::from(wait_ms);
+            while timers.is_due(now_ms) {
+                for (due_ms, key) in timers.take_due(now_ms, limit).unwrap() {
+                    prop_assert!(due_ms <= now_ms);
+                    // Whoever is woken by his timer, and not by an old one, has none any more.
+                    if objects[&key[0]].is_some_and(|value| ms(value).max(0) == due_ms) {
+                        objects.insert(key[0], None);
+                        position += 1;
+                        store.apply_rows(&[row(key[0], None)], position).unwrap();
+                    }
+                }
+            }
+            let mut late = objects.values().flatten().filter(|value| ms(**value) <= now_ms);
+            prop_assert_eq!(late.next(), None);
+            match what {
+                // Written anew.
+                0 | 1 => {
+                    let before = objects.insert(key, value).flatten();
+                    before.iter().for_each(|value| timers.cancel(&[key], ms(*value)));
+                    value.iter().for_each(|value| timers.set(&[key], ms(*value)));
+                    position += 1;
+                    store.apply_rows(&[row(key, value)], position).unwrap();
+                }
+                // Committed.
+                2 => {
+                    position += 1;
+                    store.apply_rows(&cut(&mut timers), position).unwrap();
+                }
+                // Committed, and another owner goes on.
+                _ => {
+                    position += 1;
+                    store.apply_rows(&cut(&mut timers), position).unwrap();
+                    timers = Timers::new(Arc::clone(&store), named);
+                }
+            }
+        }
+    }
+}
