@@ -64,6 +64,38 @@ fn what_was_taken_is_not_taken_again_before_it_is_cut() {
     assert_eq!(rows, [(&y[..], None), (&x[..], None)]);
 }
 
+/// Who was written since a table was made has a timer already: it gets no second row.
+#[test]
+fn a_range_that_is_due_is_for_those_that_were_not_written_since() {
+    let store = store();
+    let range = Range {
+        first: b"a",
+        last: b"c",
+        until_ms: ms(60),
+    };
+    let object = |key: &str, value: u8| {
+        let key = store::row_key(OBJECT, key.as_bytes());
+        (key, Some(vec![value]))
+    };
+    let rows = [
+        object("a", 60),
+        object("b", 61),
+        object("c", 50),
+        object("d", 50),
+        (row_key(ms(50), &range.key()).to_vec(), Some(Vec::new())),
+    ];
+    store.apply_rows(&rows, 1).unwrap();
+    let mut timers = Timers::new(store, named);
+    assert_eq!(timers.take_due(ms(50), 10).unwrap(), []);
+    let armed = Some(Vec::new());
+    let expected = [
+        (row_key(ms(50), b"c").to_vec(), armed.clone()),
+        (row_key(ms(50), &range.key()).to_vec(), None),
+        (row_key(ms(60), b"a").to_vec(), armed),
+    ];
+    assert_eq!(cut(&mut timers), expected);
+}
+
 /// An object of the test has its timer as its value, or none. Some are due before there was time.
 fn named(row: &[u8]) -> Option<i64> {
     row.first().copied().map(ms)
