@@ -22,8 +22,8 @@ use crate::{
     timers::Timers,
 };
 
-/// Due timers handled in one go, before records get their turn again.
-const TIMERS_AT_ONCE: usize = 1000;
+/// Due timers handled in one go, before records get their turn again: some ms, when all objects expire together.
+const TIMERS_AT_ONCE: usize = 250;
 
 /// What a task must know of its surroundings.
 #[derive(Debug, Clone)]

@@ -7,8 +7,9 @@
 //! there, and comes due as if it had been set: its key's value says whether it was. Memory holds only what is
 //! not committed yet and when the next one is due.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
+use itertools::Itertools as _;
 use smallvec::SmallVec;
 
 use changes::Changes;
@@ -84,21 +85,23 @@ impl Timers {
             return Ok(Vec::new());
         }
         self.changes.sort_until(now_ms);
-        let (due, next_ms) = self.look(now_ms, limit)?;
+        let (mut due, next_ms) = self.look(now_ms, limit)?;
         self.next_due_ms = next_ms;
+        let is_range = |(_, key): &Timer| Range::of(key).is_some();
+        if let Some(first) = due.iter().position(is_range) {
+            // What comes of it may be due before what is behind it: that is for the next call.
+            let behind = due.split_off(first);
+            self.next_due_ms = behind[0].0;
+            let mut left = limit;
+            for (due_ms, key) in &behind {
+                if let Some(range) = Range::of(key).filter(|_| left > 0) {
+                    self.cancel(key, *due_ms);
+                    left -= self.dissolve(range, *due_ms, left)?;
+                }
+            }
+        }
         for (due_ms, key) in &due {
             self.cancel(key, *due_ms);
-        }
-        let (ranges, due): (Vec<_>, _) = due
-            .into_iter()
-            .partition(|(_, key)| Range::of(key).is_some());
-        let mut left = limit;
-        for (due_ms, key) in &ranges {
-            match Range::of(key) {
-                Some(range) if left > 0 => left -= self.dissolve(range, *due_ms, left)?,
-                // With the next call.
-                _ => self.set(key, *due_ms),
-            }
         }
         Ok(due)
     }
@@ -137,41 +140,45 @@ impl Timers {
         Ok(looked_at)
     }
 
-    /// The due timers, and a time before which no other is due.
+    /// The first `limit` due timers, in order, and a time before which no other is due.
     fn look(&self, now_ms: i64, limit: usize) -> Result<(Vec<Timer>, i64), store::Error> {
         // Whatever was due before has been taken: its deletions need not be stepped over again.
         let from_ms = self.next_due_ms.max(0);
         let from = row_key(from_ms, &[]);
-        // What memory says comes before what the store says.
+        // What memory says comes before what the store says, and the newer before the older.
         let staged = self.staged.iter();
         let staged = staged.flat_map(|epoch| epoch.timers.from(&from));
         let staged = staged.filter_map(|(row, value)| Some((parse(row)?, value.is_some())));
-        let mut known = BTreeMap::new();
-        let staged_ms = until(staged, now_ms, &mut known);
-        let changes_ms = until(self.changes.sorted(from_ms), now_ms, &mut known);
-        let mut next_ms = staged_ms.min(changes_ms).min(self.changes.unsorted_ms());
-        let mut stored: Vec<Timer> = Vec::new();
+        let changes = self.changes.sorted(from_ms);
+        let known = changes.merge_join_by(staged, |(a, _), (b, _)| a.cmp(b));
+        let known = known.map(|either| either.reduce(|newer, _| newer));
+        let mut known = known.peekable();
+        let (mut due, mut next_ms) = (Vec::new(), self.changes.unsorted_ms());
+        // Goes on while there may be more.
+        let mut take = |(due_ms, key): (i64, &[u8]), armed: bool| {
+            let goes_on = due_ms <= now_ms && (due.len() < limit || !armed);
+            if !goes_on {
+                next_ms = next_ms.min(due_ms);
+            } else if armed {
+                due.push((due_ms, key.to_vec()));
+            }
+            goes_on
+        };
+        let mut goes_on = true;
         self.store.scan(&from, |row, _| {
-            let Some((due_ms, key)) = parse(row) else {
+            let Some(stored) = parse(row) else {
                 return true;
             };
-            if due_ms <= now_ms && known.contains_key(&(due_ms, key)) {
-                return true;
+            while goes_on && let Some((timer, armed)) = known.next_if(|(timer, _)| *timer < stored)
+            {
+                goes_on = take(timer, armed);
             }
-            if due_ms > now_ms || stored.len() == limit {
-                next_ms = next_ms.min(due_ms);
-                return false;
-            }
-            stored.push((due_ms, key.to_vec()));
-            true
+            let same = known.next_if(|(timer, _)| goes_on && *timer == stored);
+            goes_on = goes_on && take(stored, same.is_none_or(|(_, armed)| armed));
+            goes_on
         })?;
-        let armed = known.into_iter().filter(|(_, armed)| *armed);
-        let armed = armed.map(|((due_ms, key), _)| (due_ms, key.to_vec()));
-        let mut due: Vec<Timer> = armed.chain(stored).collect();
-        due.sort_unstable();
-        if let Some((first_left_ms, _)) = due.get(limit) {
-            next_ms = next_ms.min(*first_left_ms);
-            due.truncate(limit);
+        while goes_on && let Some((timer, armed)) = known.next() {
+            goes_on = take(timer, armed);
         }
         Ok((due, next_ms))
     }
@@ -215,23 +222,6 @@ pub(crate) fn row_key(due_ms: i64, key: &[u8]) -> RowKey {
 pub(crate) fn parse(row: &[u8]) -> Option<(i64, &[u8])> {
     let (due, key) = row.get(1..)?.split_first_chunk::<8>()?;
     Some((i64::from_be_bytes(*due), key))
-}
-
-/// Adds those of `timers`, which are in order, that are due to `known`; returns when the first armed one
-/// behind them is.
-fn until<'t>(
-    timers: impl Iterator<Item = ((i64, &'t [u8]), bool)>,
-    now_ms: i64,
-    known: &mut BTreeMap<(i64, &'t [u8]), bool>,
-) -> i64 {
-    for ((due_ms, key), armed) in timers {
-        if due_ms <= now_ms {
-            known.insert((due_ms, key), armed);
-        } else if armed {
-            return due_ms;
-        }
-    }
-    i64::MAX
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What is armed comes due, and nothing else does.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Weak,
+};
 
 use proptest::prelude::*;
 use ranges::Ranges;
@@ -19,10 +22,35 @@ fn no_timer(_: &[u8]) -> Option<i64> {
 
 /// What a commit would write.
 fn cut(timers: &mut Timers) -> Vec<Row> {
-    let rows = timers.cut();
+    owned(&timers.cut())
+}
+
+fn owned(rows: &Rows) -> Vec<Row> {
     let rows = rows.iter();
     rows.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec)))
         .collect()
+}
+
+fn epoch(timers: Rows) -> TaskEpoch {
+    TaskEpoch {
+        partition: 0,
+        store: Weak::new(),
+        rows: Arc::default(),
+        timers,
+        outputs: Arc::default(),
+        next_offset: None,
+        records: 0,
+        digest: 0,
+    }
+}
+
+/// Commits what is staged.
+fn commit(timers: &mut Timers, staged: &mut Option<Arc<TaskEpoch>>, position: i64) {
+    if let Some(epoch) = staged.take() {
+        let rows = owned(&epoch.timers);
+        timers.store.apply_rows(&rows, position).unwrap();
+        timers.stage(None);
+    }
 }
 
 /// More are due than are taken at once, and nothing else ever happens.
@@ -112,7 +140,7 @@ proptest! {
     fn what_an_object_names_is_taken_when_it_is_due(
         restored in proptest::collection::vec(
             proptest::collection::btree_map(0..40_u8, proptest::option::of(0..100_u8), 1..20), 1..4),
-        steps in proptest::collection::vec((0..20_u8, 0..40_u8, proptest::option::of(0..100_u8), 0..4_u8), 1..30),
+        steps in proptest::collection::vec((0..20_u8, 0..40_u8, proptest::option::of(0..100_u8), 0..5_u8), 1..30),
         limit in 1..8_usize,
     ) {
         let store = store();
@@ -133,8 +161,9 @@ proptest! {
             objects.extend(rows);
         }
         let mut timers = Timers::new(Arc::clone(&store), named);
+        let mut staged = None;
         let mut now_ms = 0;
-        for (wait_ms, key, value, what) in steps.into_iter().chain([(100, 0, None, 3)]) {
+        for (wait_ms, key, value, what) in steps.into_iter().chain([(100, 0, None, 4)]) {
             now_ms += i64::from(wait_ms);
             while timers.is_due(now_ms) {
                 for (due_ms, key) in timers.take_due(now_ms, limit).unwrap() {
@@ -158,14 +187,23 @@ proptest! {
                     position += 1;
                     store.apply_rows(&[row(key, value)], position).unwrap();
                 }
-                // Committed.
+                // Cut: it is in memory until it is committed.
                 2 => {
                     position += 1;
-                    store.apply_rows(&cut(&mut timers), position).unwrap();
+                    commit(&mut timers, &mut staged, position);
+                    let epoch = Arc::new(epoch(timers.cut()));
+                    timers.stage(Some(Arc::clone(&epoch)));
+                    staged = Some(epoch);
                 }
-                // Committed, and another owner goes on.
-                _ => {
+                // Committed.
+                3 => {
                     position += 1;
+                    commit(&mut timers, &mut staged, position);
+                }
+                // All is committed, and another owner goes on.
+                _ => {
+                    position += 2;
+                    commit(&mut timers, &mut staged, position - 1);
                     store.apply_rows(&cut(&mut timers), position).unwrap();
                     timers = Timers::new(Arc::clone(&store), named);
                 }
