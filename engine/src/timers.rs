@@ -87,17 +87,15 @@ impl Timers {
         self.changes.sort_until(now_ms);
         let (mut due, next_ms) = self.look(now_ms, limit)?;
         self.next_due_ms = next_ms;
-        let is_range = |(_, key): &Timer| Range::of(key).is_some();
-        if let Some(first) = due.iter().position(is_range) {
-            // What comes of it may be due before what is behind it: that is for the next call.
-            let behind = due.split_off(first);
-            self.next_due_ms = behind[0].0;
-            let mut left = limit;
-            for (due_ms, key) in &behind {
-                if let Some(range) = Range::of(key).filter(|_| left > 0) {
-                    self.cancel(key, *due_ms);
-                    left -= self.dissolve(range, *due_ms, left)?;
-                }
+        let range = due.iter().position(|(_, key)| Range::of(key).is_some());
+        // What comes of a range may be due before what is behind it: that is for the next call.
+        let behind = due.split_off(range.unwrap_or(due.len()));
+        let mut left = limit;
+        for (due_ms, key) in &behind {
+            self.next_due_ms = self.next_due_ms.min(*due_ms);
+            if let Some(range) = Range::of(key).filter(|_| left > 0) {
+                self.cancel(key, *due_ms);
+                left -= self.dissolve(range, *due_ms, left)?;
             }
         }
         for (due_ms, key) in &due {
@@ -154,9 +152,9 @@ impl Timers {
         let known = known.map(|either| either.reduce(|newer, _| newer));
         let mut known = known.peekable();
         let (mut due, mut next_ms) = (Vec::new(), self.changes.unsorted_ms());
-        // Goes on while there may be more.
+        // Whether there may be more.
         let mut take = |(due_ms, key): (i64, &[u8]), armed: bool| {
-            let goes_on = due_ms <= now_ms && (due.len() < limit || !armed);
+            let goes_on = due_ms <= now_ms && due.len() < limit;
             if !goes_on {
                 next_ms = next_ms.min(due_ms);
             } else if armed {
@@ -169,16 +167,14 @@ impl Timers {
             let Some(stored) = parse(row) else {
                 return true;
             };
-            while goes_on && let Some((timer, armed)) = known.next_if(|(timer, _)| *timer < stored)
-            {
-                goes_on = take(timer, armed);
-            }
-            let same = known.next_if(|(timer, _)| goes_on && *timer == stored);
+            let mut before = known.peeking_take_while(|(timer, _)| *timer < stored);
+            goes_on = before.all(|(timer, armed)| take(timer, armed));
+            let same = known.next_if(|(timer, _)| *timer == stored);
             goes_on = goes_on && take(stored, same.is_none_or(|(_, armed)| armed));
             goes_on
         })?;
-        while goes_on && let Some((timer, armed)) = known.next() {
-            goes_on = take(timer, armed);
+        if goes_on {
+            known.all(|(timer, armed)| take(timer, armed));
         }
         Ok((due, next_ms))
     }

@@ -124,6 +124,35 @@ fn a_range_that_is_due_is_for_those_that_were_not_written_since() {
     assert_eq!(cut(&mut timers), expected);
 }
 
+/// Earliest first, also when one of the first is known by its range alone.
+#[test]
+fn what_is_due_behind_a_range_waits_until_it_is_dissolved() {
+    let store = store();
+    let range = Range {
+        first: b"a",
+        last: b"b",
+        until_ms: ms(70),
+    };
+    let object = |key: u8, value| (store::row_key(OBJECT, &[key]), Some(vec![value]));
+    let timer = |key: &[u8], value| (row_key(ms(value), key).to_vec(), Some(Vec::new()));
+    let rows = [
+        object(b'a', 70),
+        object(b'b', 50),
+        timer(b"x", 40),
+        timer(&range.key(), 50),
+        timer(b"y", 60),
+    ];
+    store.apply_rows(&rows, 1).unwrap();
+    let mut timers = Timers::new(store, named);
+    let mut taken = Vec::new();
+    while timers.is_due(ms(90)) {
+        let due = timers.take_due(ms(90), 10).unwrap();
+        taken.push(due.into_iter().map(|(_, key)| key).collect::<Vec<_>>());
+    }
+    let expected: [&[&[u8]]; 2] = [&[b"x"], &[b"b", b"y", b"a"]];
+    assert_eq!(taken, expected);
+}
+
 /// An object of the test has its timer as its value, or none. Some are due before there was time.
 fn named(row: &[u8]) -> Option<i64> {
     row.first().copied().map(ms)
