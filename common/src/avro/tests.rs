@@ -229,6 +229,7 @@ proptest! {
     fn plain_records_are_read_alike(
         texts in proptest::collection::vec(proptest::option::of("\\PC{0,70}"), 4),
         numbers in any::<(i64, i64, Option<f64>, bool)>(),
+        shifts in (0..64_u32, 0..64_u32),
         changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..3),
         cut in proptest::option::of(any::<prop::sample::Index>()),
     ) {
@@ -237,8 +238,8 @@ proptest! {
             object_id: text(0).unwrap_or_default(),
             agent_id: text(1).unwrap_or_default(),
             verdict: if numbers.3 { SiteAttackVerdict::Clear } else { SiteAttackVerdict::UnderAttack },
-            observed_at_ms: numbers.0,
-            sequence: numbers.1,
+            observed_at_ms: numbers.0 >> shifts.0,
+            sequence: numbers.1 >> shifts.1,
             attack_kind: text(2),
             requests_per_second: numbers.2,
             detail: text(3),

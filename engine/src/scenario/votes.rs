@@ -359,8 +359,10 @@ fn room_for(more: usize, len: usize) -> usize {
 /// Where in `whole` these bytes are. Nearly always they are borrowed from it, and no search is needed.
 fn within(whole: &[u8], part: &[u8]) -> Option<usize> {
     let at = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
-    let is_at = |at: usize| whole.get(at..)?.starts_with(part).then_some(at);
-    is_at(at).or_else(|| (0..whole.len()).find_map(is_at))
+    if at.saturating_add(part.len()) <= whole.len() {
+        return Some(at);
+    }
+    (0..whole.len()).find(|at| whole[*at..].starts_with(part))
 }
 
 /// Positions fit into 32 bits: an epoch takes in 64 MiB at most, and no broker takes a row of 4 GiB.
