@@ -147,7 +147,7 @@ impl LastRows {
 }
 
 /// Looks at the first bytes of some lines of memory: they are near then.
-fn glance(bytes: &[u8]) -> usize {
+pub(crate) fn glance(bytes: &[u8]) -> usize {
     let lines = bytes.chunks(LINE).take(LINES);
     lines.map(|line| usize::from(line[0])).sum()
 }

@@ -94,14 +94,6 @@ impl PendingRows {
         self.objects.len() + self.timers.len() + self.others.len()
     }
 
-    /// No rows, in the memory of these.
-    pub(crate) fn emptied(self) -> Self {
-        Self {
-            objects: self.objects.emptied(),
-            ..Self::default()
-        }
-    }
-
     /// Memory that they take.
     pub(crate) fn bytes(&self) -> usize {
         self.objects.bytes() + self.timers.bytes() + self.other_bytes

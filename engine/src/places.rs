@@ -31,6 +31,12 @@ impl Hash {
     pub(crate) fn spread(self) -> u64 {
         u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
+
+    /// A number below `count`, each as likely.
+    pub(crate) fn below(self, count: usize) -> usize {
+        let number = (self.spread() >> u32::BITS) as u32;
+        (number as usize * count) >> u32::BITS
+    }
 }
 
 /// A place or a length in 32 bits: nothing that is held is larger than 4 GiB, and no memory has so many of it.

@@ -18,6 +18,10 @@ const BATCH_BYTES: usize = 4 << 20;
 const BATCH_AGE: Duration = Duration::from_millis(100);
 
 /// Rows on their way into one store.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each store, and none is copied for each row"
+)]
 pub(super) enum Rows {
     /// Few: written soon.
     Batch(epoch::Rows, Option<Instant>),
@@ -61,6 +65,14 @@ impl Rows {
         match self {
             Self::Batch(..) => 0,
             Self::Portion(portion) => portion.bytes(),
+        }
+    }
+
+    /// As for [`Portion::make_room`].
+    pub(super) fn make_room(&mut self) {
+        match self {
+            Self::Batch(..) => {}
+            Self::Portion(portion) => portion.make_room(),
         }
     }
 

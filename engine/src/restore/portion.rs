@@ -11,33 +11,50 @@ use itertools::Either;
 
 use crate::{
     digest,
-    pending::PendingRows,
+    pending::{PendingRows, is_object},
     store::{self, Store, TIMER},
     timers::{TimerOf, ranges::Ranges},
 };
 
+use objects::Objects;
+
+mod log;
+mod objects;
+
 /// The last row of each key, of a part of the changelog.
 #[derive(Debug, Default)]
 pub(super) struct Portion {
-    rows: PendingRows,
+    objects: Objects,
+    /// There are a few.
+    others: PendingRows,
 }
 
 impl Portion {
     /// As for [`LastRows::look_ahead`](crate::last_rows::LastRows::look_ahead).
     pub(super) fn look_ahead<'k>(&self, keys: impl Iterator<Item = &'k [u8]>) {
-        self.rows.objects().look_ahead(keys);
+        self.objects.look_ahead(keys);
     }
 
+    /// Takes a row; `None` deletes it.
     pub(super) fn put(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.rows.put(key, value);
+        if is_object(key) {
+            self.objects.put(key, value);
+        } else {
+            self.others.put(key, value);
+        }
     }
 
     /// Memory that its rows take.
     pub(super) fn bytes(&self) -> usize {
-        match self.rows.len() {
+        match self.objects.len() + self.others.len() {
             0 => 0,
-            _ => self.rows.bytes(),
+            _ => self.objects.bytes() + self.others.bytes(),
         }
+    }
+
+    /// Takes less memory, if that can be.
+    pub(super) fn make_room(&mut self) {
+        self.objects.make_room();
     }
 
     /// Takes the rows into the store, with the timers that they name, and brings it to `position`. Returns an empty
@@ -52,8 +69,8 @@ impl Portion {
         timer_of: TimerOf,
     ) -> Result<Self, store::Error> {
         let was_empty = store.is_empty()?;
-        let objects = self.rows.objects();
-        let order = objects.sorted(0);
+        let Self { objects, others } = self;
+        let objects = objects.sorted();
         // Each look at a row costs a wait for memory: what is to be known of it is found out as it is written.
         let (digest, ranges) = (Cell::new(0_u64), RefCell::new(Ranges::default()));
         let look = |(key, value): (&[u8], Option<&[u8]>), place| {
@@ -63,24 +80,26 @@ impl Portion {
                 ranges.borrow_mut().add(place, due_ms);
             }
         };
-        let rows = objects.at_places(&order).zip(0..);
+        let rows = objects.rows().zip(0..);
         let rows = rows.inspect(|(row, place)| look(*row, *place));
         let timer = [TIMER].as_slice();
-        let before = self.rows.before_objects();
+        let before = others.before_objects();
         let before = before.chain(rows.map(|(row, _)| row));
-        let before = before.chain(self.rows.behind_objects(Bound::Excluded(timer)));
-        let key = |place: u32| &objects.get(order[place as usize]).0[1..];
+        let before = before.chain(others.behind_objects(Bound::Excluded(timer)));
+        let key = |place: u32| &objects.key(place)[1..];
         let timers = iter::once_with(|| ranges.take().rows(key)).flatten();
         let timers = timers.map(|key| (Either::Right(key), Some(&[][..])));
-        let behind = self.rows.others((Bound::Excluded(timer), Bound::Unbounded));
+        let behind = others.others((Bound::Excluded(timer), Bound::Unbounded));
         let borrowed = |(key, value)| (Either::Left(key), value);
         let rows = before.map(borrowed).chain(timers);
         store.ingest(rows.chain(behind.map(borrowed)), position)?;
         if was_empty {
             store.apply(iter::empty(), position, Some(digest.get()))?;
         }
-        let rows = self.rows.emptied();
-        Ok(Self { rows })
+        Ok(Self {
+            objects: objects.emptied(),
+            others: PendingRows::default(),
+        })
     }
 }
 
@@ -111,9 +130,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{log::Log, *};
     use crate::{
-        pending::is_object,
         store::{Shared, tests::crash},
         timers::{self, ranges::Range},
     };
@@ -144,13 +162,14 @@ mod tests {
         #[test]
         fn keeps_the_last_value_of_each_key(
             writes in proptest::collection::vec((key(), proptest::option::of(0..40_usize)), 1..200),
+            slack in prop_oneof![0..4_000_usize, Just(1 << 20)],
         ) {
             let directory = tempfile::tempdir().unwrap();
             let store = Store::open(&Shared::on_disk(1 << 20), directory.path(), "app", 0).unwrap();
             // In memory that was used before.
             let other = tempfile::tempdir().unwrap();
             let other = Store::open(&Shared::on_disk(1 << 20), other.path(), "app", 1).unwrap();
-            let mut portion = Portion::default();
+            let mut portion = Portion { objects: Objects::Log(Log::with_slack(slack)), ..Portion::default() };
             for (key, _) in writes.iter().take(8) {
                 portion.put(key, Some(&vec![9; key.len() * 20_000]));
             }

@@ -217,7 +217,6 @@ impl Restorer {
     fn write_due(&mut self) {
         let (now, now_ms) = (Instant::now(), now_ms());
         let mut failed = Vec::new();
-        let mut portions = Vec::new();
         for (partition, tracked) in &mut self.tracked {
             let work = &mut tracked.work;
             let written = if work.has_whole_portion() {
@@ -234,13 +233,33 @@ impl Restorer {
                 let position = work.position();
                 tracing::info!(partition, position, "all that is committed is in the store");
             }
-            // What is written already, first: it waits for nothing.
-            let (table, portion) = (work.table_bytes(), work.portion_bytes());
-            portions.push((table, table + portion, *partition));
         }
-        portions.sort_unstable();
-        let mut waiting: usize = portions.iter().map(|(_, bytes, _)| bytes).sum();
+        self.write_while_short(&mut failed);
+        for (partition, error) in failed {
+            self.failed(partition, error);
+        }
+    }
+
+    /// Makes room when memory is short: by what portions can do without, and if that is too little, by writing the largest.
+    /// Each table more has to be merged with the others later, and the store to be read for its digest.
+    fn write_while_short(&mut self, failed: &mut Vec<(u32, store::Error)>) {
         let left: usize = self.pools.iter().map(Pool::left).sum();
+        let bytes = |tracked: &Tracked| tracked.work.table_bytes() + tracked.work.portion_bytes();
+        let waiting =
+            |tracked: &BTreeMap<u32, Tracked>| -> usize { tracked.values().map(bytes).sum() };
+        if waiting(&self.tracked) <= left {
+            return;
+        }
+        for tracked in self.tracked.values_mut() {
+            tracked.work.make_room();
+        }
+        let mut waiting = waiting(&self.tracked);
+        let portions = self.tracked.iter().map(|(partition, tracked)| {
+            // What is written already, first: it waits for nothing.
+            (tracked.work.table_bytes(), bytes(tracked), *partition)
+        });
+        let mut portions: Vec<_> = portions.collect();
+        portions.sort_unstable();
         while waiting > left
             && let Some((_, bytes, partition)) = portions.pop()
         {
@@ -250,9 +269,6 @@ impl Restorer {
             {
                 failed.push((partition, error));
             }
-        }
-        for (partition, error) in failed {
-            self.failed(partition, error);
         }
     }
 

@@ -297,6 +297,11 @@ impl Work {
         self.rows.portion_bytes()
     }
 
+    /// As for [`Portion::make_room`](super::portion::Portion::make_room).
+    pub(super) fn make_room(&mut self) {
+        self.rows.make_room();
+    }
+
     /// Memory of the table that is being written.
     pub(super) fn table_bytes(&self) -> usize {
         self.table.as_ref().map_or(0, Table::bytes)
