@@ -65,7 +65,7 @@ fn knows_how_much_was_replaced() {
         (40_000_usize, &[100][..]),
         (40_000, &[100, 60]),
         (40_000, &[20, 60, 100]),
-        (7, &long),
+        (60, &long),
     ] {
         let mut log = Log::default();
         for number in 0..keys * lens.len() {
