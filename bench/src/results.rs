@@ -1,6 +1,6 @@
 //! What was measured: every run with its values, and the least, middle and greatest of several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -136,6 +136,18 @@ impl Results {
         let new = path.with_extension("json.new");
         fs::write(&new, text + "\n").with_context(what)?;
         fs::rename(&new, path).with_context(what)
+    }
+
+    /// The results of each round by themselves.
+    pub fn each_round(&self) -> impl Iterator<Item = Self> {
+        let rounds: BTreeSet<usize> = self.measurements.iter().map(|run| run.round).collect();
+        rounds.into_iter().map(|round| {
+            let runs = self.measurements.iter().filter(|run| run.round == round);
+            Self {
+                measurements: runs.cloned().collect(),
+                ..self.clone()
+            }
+        })
     }
 
     /// The runs of a variant in a case of a work.
