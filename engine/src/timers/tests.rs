@@ -95,55 +95,30 @@ fn what_was_taken_is_not_taken_again_before_it_is_cut() {
 /// Who was written since a table was made has a timer already: it gets no second row.
 #[test]
 fn a_range_that_is_due_is_for_those_that_were_not_written_since() {
-    let store = store();
-    let range = Range {
-        first: b"a",
-        last: b"c",
-        until_ms: ms(60),
-    };
-    let object = |key: &str, value: u8| {
-        let key = store::row_key(OBJECT, key.as_bytes());
-        (key, Some(vec![value]))
-    };
-    let rows = [
-        object("a", 60),
-        object("b", 61),
-        object("c", 50),
-        object("d", 50),
-        (row_key(ms(50), &range.key()).to_vec(), Some(Vec::new())),
-    ];
-    store.apply_rows(&rows, 1).unwrap();
-    let mut timers = Timers::new(store, named);
+    let range = range(b"a", b"c", 60);
+    let mut timers = committed(&[
+        object(b"a", 60),
+        object(b"b", 61),
+        object(b"c", 50),
+        object(b"d", 50),
+        armed(50, &range),
+    ]);
     assert_eq!(timers.take_due(ms(50), 10).unwrap(), []);
-    let armed = Some(Vec::new());
-    let expected = [
-        (row_key(ms(50), b"c").to_vec(), armed.clone()),
-        (row_key(ms(50), &range.key()).to_vec(), None),
-        (row_key(ms(60), b"a").to_vec(), armed),
-    ];
+    let dissolved = (row_key(ms(50), &range).to_vec(), None);
+    let expected = [armed(50, b"c"), dissolved, armed(60, b"a")];
     assert_eq!(cut(&mut timers), expected);
 }
 
 /// Earliest first, also when one of the first is known by its range alone.
 #[test]
 fn what_is_due_behind_a_range_waits_until_it_is_dissolved() {
-    let store = store();
-    let range = Range {
-        first: b"a",
-        last: b"b",
-        until_ms: ms(70),
-    };
-    let object = |key: u8, value| (store::row_key(OBJECT, &[key]), Some(vec![value]));
-    let timer = |key: &[u8], value| (row_key(ms(value), key).to_vec(), Some(Vec::new()));
-    let rows = [
-        object(b'a', 70),
-        object(b'b', 50),
-        timer(b"x", 40),
-        timer(&range.key(), 50),
-        timer(b"y", 60),
-    ];
-    store.apply_rows(&rows, 1).unwrap();
-    let mut timers = Timers::new(store, named);
+    let mut timers = committed(&[
+        object(b"a", 70),
+        object(b"b", 50),
+        armed(40, b"x"),
+        armed(50, &range(b"a", b"b", 70)),
+        armed(60, b"y"),
+    ]);
     let mut taken = Vec::new();
     while timers.is_due(ms(90)) {
         let due = timers.take_due(ms(90), 10).unwrap();
@@ -160,6 +135,32 @@ fn named(row: &[u8]) -> Option<i64> {
 
 fn ms(value: u8) -> i64 {
     i64::from(value) - 5
+}
+
+fn object(key: &[u8], value: u8) -> Row {
+    (store::row_key(OBJECT, key), Some(vec![value]))
+}
+
+fn armed(value: u8, key: &[u8]) -> Row {
+    (row_key(ms(value), key).to_vec(), Some(Vec::new()))
+}
+
+/// The key of a range's timer.
+fn range(first: &[u8], last: &[u8], until: u8) -> Vec<u8> {
+    let until_ms = ms(until);
+    let range = Range {
+        first,
+        last,
+        until_ms,
+    };
+    range.key()
+}
+
+/// The timers of objects in a store with these rows.
+fn committed(rows: &[Row]) -> Timers {
+    let store = store();
+    store.apply_rows(rows, 1).unwrap();
+    Timers::new(store, named)
 }
 
 proptest! {

@@ -69,9 +69,8 @@ impl Log {
         }
     }
 
-    /// Have later rows replaced nearly as much as nobody has? Looks at all rows, and so not often: when the answer was no,
-    /// the next time is when it may be twice as much with what nobody has replaced now, and so when the log has grown by
-    /// a seventh at least.
+    /// Is nearly half of it replaced by later rows? Looks at all rows, and so not often: after a no, not before it may have
+    /// become half of it, which is when the log has grown by a seventh at least.
     pub(super) fn repeats(&mut self) -> bool {
         if self.records.used() <= self.look_at {
             return false;

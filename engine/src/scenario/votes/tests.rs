@@ -160,3 +160,14 @@ fn what_put_never_wrote_is_refused() {
         assert_eq!(Votes::decode(&row).unwrap_err(), expected);
     }
 }
+
+#[test]
+fn an_agent_is_found_in_its_report_borrowed_from_it_or_not() {
+    let report = b"waf-1 waf-1";
+    assert_eq!(within(report, &report[6..]), Some(6));
+    assert_eq!(within(report, &report[11..]), Some(11));
+    assert_eq!(within(report, b"-1 w"), Some(3));
+    assert_eq!(within(report, b"waf-2"), None);
+    // It goes on behind the end: another place is meant.
+    assert_eq!(within(&report[..8], &report[6..]), Some(0));
+}

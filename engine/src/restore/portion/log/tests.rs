@@ -58,8 +58,22 @@ proptest! {
     }
 }
 
+/// Others have no use for it.
+#[test]
+fn memory_of_large_records_is_not_kept() {
+    let mut log = Log::default();
+    log.put(b"osite", Some(&[7; 100]));
+    log.put(b"olarge", Some(&vec![7; 3_000_000]));
+    assert!(log.bytes() > 3_000_000);
+    let mut log = log.emptied();
+    assert!(log.bytes() < 1_000_000, "{}", log.bytes());
+    log.put(b"olarge", Some(&vec![7; 3_000_000]));
+    assert!(log.bytes() > 3_000_000);
+}
+
 #[test]
 fn knows_how_much_was_replaced() {
+    // Of a few keys, two that fall into one slot would be too many.
     let long = [300_000; 3];
     for (keys, lens) in [
         (40_000_usize, &[100][..]),
