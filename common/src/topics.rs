@@ -96,9 +96,10 @@ pub async fn ensure(
     replication: i32,
     timeout: Duration,
 ) -> anyhow::Result<Vec<u32>> {
-    Topics::look(kafka, timeout)?
-        .ensure(topics, replication)
-        .await
+    let look = Topics::look(kafka, timeout)?;
+    let counts = look.ensure(topics, replication).await?;
+    look.close();
+    Ok(counts)
 }
 
 /// The topics of a cluster.
@@ -141,6 +142,12 @@ impl Topics {
     pub async fn ensure(&self, topics: &[Spec], replication: i32) -> anyhow::Result<Vec<u32>> {
         // All at once: each takes up to three questions to the brokers.
         try_join_all(topics.iter().map(|spec| self.ensure_one(spec, replication))).await
+    }
+
+    /// Lets the client go without waiting for it: its thread looks only ten times a second whether it is to end. To be
+    /// called in a runtime.
+    pub fn close(self) {
+        tokio::task::spawn_blocking(move || drop(self));
     }
 
     async fn ensure_one(&self, spec: &Spec, replication: i32) -> anyhow::Result<u32> {

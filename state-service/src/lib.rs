@@ -7,7 +7,6 @@ use std::{ffi::OsString, process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use common::{
     avro::Encoder,
-    registry::Registry,
     schema,
     shutdown::{self, Shutdown},
     telemetry,
@@ -19,11 +18,13 @@ use engine::{
     intake::Limits,
     lookup::Lookup,
     memory::{Pool, Shares},
-    scenario::{Codecs, Scenario, ScenarioProcessor},
+    scenario::{Scenario, ScenarioProcessor},
     store::Shared,
     task,
 };
 use tokio::{net::TcpListener, runtime::Handle, sync::watch};
+
+use crate::schemas::Schemas;
 
 /// Millions of objects come and go: glibc's allocator spends a fifth of a worker's time on that.
 #[global_allocator]
@@ -34,6 +35,7 @@ mod commands;
 pub mod config;
 mod http;
 mod reset;
+mod schemas;
 
 pub use config::Config;
 
@@ -139,7 +141,6 @@ async fn prepare<S: Scenario>(
     )?;
     tracing::info!(application_id, instance = identity.instance_id, "starting");
     let names = Names::of(&application_id);
-    let registry = Registry::new(&config.registry)?;
     let topics = async {
         let partitions = ensure_topics(config, &names, app).await?;
         tracing::debug!("the topics are there");
@@ -148,16 +149,13 @@ async fn prepare<S: Scenario>(
         ));
         anyhow::Ok(partitions)
     };
-    let codecs = async { Ok(Codecs::<S>::register(&registry, &names).await?) };
-    let dead_letters = async {
-        let topic = &names.dead_letters;
-        Ok(registry.encoder(topic, schema::DEAD_LETTER).await)
-    };
-    let commands = async { Ok(commands::Commands::new(&config.kafka, &registry, &names).await) };
-    let (partitions, codecs, dead_letters, commands) =
-        tokio::try_join!(topics, codecs, dead_letters, commands)?;
-    let codecs = Arc::new(codecs);
-    tracing::debug!("the schemas are registered");
+    let (schemas, partitions) = tokio::try_join!(Schemas::register(config, &names), topics)?;
+    let Schemas {
+        registry,
+        codecs,
+        dead_letters,
+        commands,
+    } = schemas;
 
     let scenario = Arc::new(S::new(config.rules.clone()));
     let max_skew_ms = i64::try_from(config.max_skew.as_millis())?;
@@ -287,6 +285,7 @@ async fn try_topics(
         spec(name, partitions, exact, compact, vec![LARGE_RECORDS])
     });
     topics.ensure(&others, replication).await?;
+    topics.close();
     Ok(partitions)
 }
 

@@ -60,8 +60,8 @@ impl Restorer {
             tracing::warn!(%error, "the stores on disk are not known");
             Vec::new()
         });
-        for partition in found {
-            let opened = self.folder.open(partition, now_ms());
+        let opened = self.folder.open_all(&found, now_ms());
+        for (partition, opened) in found.into_iter().zip(opened) {
             match opened.and_then(|store| Ok((store.is_empty()?, store.position()?, store))) {
                 Ok((true, ..)) => {}
                 Ok((false, position, store)) => {
@@ -77,42 +77,49 @@ impl Restorer {
     /// Opens the stores that are waited for, as far as they can be opened by now.
     pub(super) fn open_waiting(&mut self) {
         let now = Instant::now();
-        let due = self.opening.iter().filter(|(_, opening)| opening.at <= now);
-        let due: Vec<u32> = due.map(|(partition, _)| *partition).collect();
-        for partition in due {
-            let Some(opening) = self.opening.remove(&partition) else {
-                continue;
-            };
-            let (aim, since, broken) = (opening.aim, opening.since, opening.broken);
-            match self.open(partition, opening) {
-                Ok(Opened::Open(store)) => self.track(partition, store, aim, broken),
-                Ok(Opened::Wait(mut opening)) => {
-                    opening.at = now + TRY_AGAIN_AFTER;
-                    self.opening.insert(partition, opening);
-                }
-                Err(error) if error.is_still_open_here() && since.elapsed() < CLOSED_WITHIN => {
-                    let opening = Opening {
-                        aim,
-                        since,
-                        at: now + TRY_AGAIN_AFTER,
-                        old: None,
-                        broken,
-                    };
-                    self.opening.insert(partition, opening);
-                }
-                Err(error) => (self.done)(Done::Failed(partition, error)),
+        let due = self.opening.extract_if(.., |_, opening| opening.at <= now);
+        let due: Vec<(u32, Opening)> = due.collect();
+        let mut closed = Vec::new();
+        for (partition, mut opening) in due {
+            match self.open_held(partition, &mut opening) {
+                Ok(Held::Open(store)) => self.track(partition, store, &opening),
+                Ok(Held::Wait) => self.open_later(partition, opening, now),
+                Ok(Held::No) => closed.push((partition, opening)),
+                Err(error) => self.not_opened(partition, opening, error, now),
+            }
+        }
+        let partitions: Vec<u32> = closed.iter().map(|(partition, _)| *partition).collect();
+        let opened = self.folder.open_all(&partitions, now_ms());
+        for ((partition, opening), opened) in closed.into_iter().zip(opened) {
+            match opened {
+                Ok(store) => self.track(partition, Arc::new(store), &opening),
+                Err(error) => self.not_opened(partition, opening, error, now),
             }
         }
     }
 
-    fn open(&mut self, partition: u32, mut opening: Opening) -> Result<Opened, store::Error> {
+    fn open_later(&mut self, partition: u32, mut opening: Opening, now: Instant) {
+        opening.at = now + TRY_AGAIN_AFTER;
+        self.opening.insert(partition, opening);
+    }
+
+    fn not_opened(&mut self, partition: u32, opening: Opening, error: store::Error, now: Instant) {
+        if error.is_still_open_here() && opening.since.elapsed() < CLOSED_WITHIN {
+            self.open_later(partition, opening, now);
+        } else {
+            (self.done)(Done::Failed(partition, error));
+        }
+    }
+
+    /// The store of a partition, if it is open here already and can be used.
+    fn open_held(&mut self, partition: u32, opening: &mut Opening) -> Result<Held, store::Error> {
         if let Some(old) = opening.old.take() {
             // Only a closed store can be moved, and only who has the last hold of it can close it.
             match Arc::try_unwrap(old.store) {
                 Ok(store) => drop(store),
                 Err(store) if opening.since.elapsed() < CLOSED_WITHIN => {
                     opening.old = Some(Old { store, ..old });
-                    return Ok(Opened::Wait(opening));
+                    return Ok(Held::Wait);
                 }
                 Err(store) => return Err(store.still_open()),
             }
@@ -120,11 +127,11 @@ impl Restorer {
         }
         let held = self.lent.remove(&partition).and_then(|lent| lent.store());
         let Some(store) = held else {
-            let store = match self.surveyed.remove(&partition) {
-                Some(store) => self.folder.of_this_generation(partition, store)?,
-                None => self.folder.open(partition, now_ms())?,
+            let Some(store) = self.surveyed.remove(&partition) else {
+                return Ok(Held::No);
             };
-            return Ok(Opened::Open(Arc::new(store)));
+            let store = self.folder.of_this_generation(partition, store)?;
+            return Ok(Held::Open(Arc::new(store)));
         };
         let trouble = match self.folder.known_damage(partition)? {
             Some(what) => Some((Reason::Broken, what)),
@@ -134,17 +141,17 @@ impl Restorer {
             None => None,
         };
         Ok(match trouble {
-            None => Opened::Open(store),
+            None => Held::Open(store),
             Some((reason, why)) => {
                 opening.old = Some(Old { store, reason, why });
-                Opened::Wait(opening)
+                Held::Wait
             }
         })
     }
 
-    fn track(&mut self, partition: u32, store: Arc<Store>, aim: Aim, broken: u32) {
+    fn track(&mut self, partition: u32, store: Arc<Store>, opening: &Opening) {
         let now = Instant::now();
-        match Work::new(store, aim, self.timer_of, now, self.spare.clone()) {
+        match Work::new(store, opening.aim, self.timer_of, now, self.spare.clone()) {
             Ok(work) => {
                 self.stores.put(partition, work.standing());
                 let again = Again::at(now);
@@ -152,7 +159,7 @@ impl Restorer {
                     work,
                     again,
                     waits: false,
-                    broken,
+                    broken: opening.broken,
                 };
                 self.tracked.insert(partition, tracked);
             }
@@ -243,8 +250,10 @@ impl Restorer {
     }
 }
 
-enum Opened {
+/// Is the store of a partition open here?
+enum Held {
     Open(Arc<Store>),
-    /// Somebody must close the store first.
-    Wait(Opening),
+    /// Somebody must close it first.
+    Wait,
+    No,
 }

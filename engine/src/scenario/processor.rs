@@ -53,10 +53,11 @@ impl<S: Scenario> Codecs<S> {
         registry: &Registry,
         topics: &common::topics::Names,
     ) -> Result<Self, AvroError> {
-        registry
-            .register_patiently(&topics.reports, S::REPORT_SCHEMA)
-            .await;
-        Self::new(registry.encoder(&topics.states, schema::STATE).await)
+        let (_, state) = tokio::join!(
+            registry.register_patiently(&topics.reports, S::REPORT_SCHEMA),
+            registry.encoder(&topics.states, schema::STATE),
+        );
+        Self::new(state)
     }
 
     /// Reads a stored report, which may have been written with any schema that resolves.

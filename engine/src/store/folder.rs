@@ -3,7 +3,10 @@
 
 use std::{
     fs, io,
+    panic::resume_unwind,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread::{self, ScopedJoinHandle},
 };
 
 use super::{BROKEN, Error, Shared, Store, Trouble, too_old};
@@ -12,6 +15,10 @@ use super::{BROKEN, Error, Shared, Store, Trouble, too_old};
 const ASIDE: &str = "aside";
 /// How many of them are kept, for whoever wants to know what happened.
 const KEPT_ASIDE: usize = 2;
+/// Held while a store is set aside: whoever makes room for it counts the others.
+static SETTING_ASIDE: Mutex<()> = Mutex::new(());
+/// So many stores are opened at once.
+const OPENED_AT_ONCE: usize = 4;
 
 /// Why a store is set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +124,26 @@ impl Folder {
         Ok(store)
     }
 
+    /// [`Self::open`] for several partitions, in their order. They are opened beside each other: most of the time that takes
+    /// is waiting for the disk.
+    #[must_use]
+    pub fn open_all(&self, partitions: &[u32], now_ms: i64) -> Vec<Result<Store, Error>> {
+        let each = partitions.len().div_ceil(OPENED_AT_ONCE).max(1);
+        let open = |some: &[u32]| -> Vec<_> {
+            let stores = some.iter().map(|partition| self.open(*partition, now_ms));
+            stores.collect()
+        };
+        thread::scope(|scope| {
+            let threads: Vec<_> = partitions
+                .chunks(each)
+                .map(|some| scope.spawn(move || open(some)))
+                .collect();
+            let opened = threads.into_iter().map(ScopedJoinHandle::join);
+            let opened = opened.map(|stores| stores.unwrap_or_else(|panic| resume_unwind(panic)));
+            opened.flatten().collect()
+        })
+    }
+
     /// The store, if it is of the folder's generation or none is known; otherwise an empty one in its place.
     ///
     /// # Errors
@@ -175,6 +202,7 @@ impl Folder {
             move |e| Error::io(&from, what, e)
         };
         let aside = self.path.join(ASIDE);
+        let _alone = SETTING_ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
         fs::create_dir_all(&aside).map_err(failed("cannot create the folder for broken stores"))?;
         let number = make_room(&aside).map_err(failed("cannot remove an older broken store"))?;
         let to = aside.join(format!("{partition}-{number}"));

@@ -171,3 +171,53 @@ fn the_last_two_are_kept() {
     drop(folder.open(12, 0).unwrap());
     assert_eq!(folder.partitions().unwrap(), [12]);
 }
+
+#[test]
+fn stores_are_opened_beside_each_other_whatever_is_wrong_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(shared(), dir.path().to_owned(), "app".into());
+    let partitions: Vec<u32> = (0..9).collect();
+    assert!(folder.open_all(&[], 0).is_empty());
+    for store in folder.open_all(&partitions, 0) {
+        let store = store.unwrap();
+        store.apply_rows(&[row("a", Some("1"))], 1).unwrap();
+        store.flush().unwrap();
+    }
+    // One is in use; of the others, all but one are broken.
+    let held = folder.open(4, 0).unwrap();
+    for partition in partitions.iter().filter(|p| ![2, 4].contains(*p)) {
+        fs::remove_file(dir.path().join(partition.to_string()).join("CURRENT")).unwrap();
+    }
+    let opened = folder.open_all(&partitions, 0);
+    assert_eq!(opened.len(), partitions.len());
+    for (partition, store) in partitions.into_iter().zip(opened) {
+        if partition == 4 {
+            assert!(store.unwrap_err().is_still_open_here());
+            continue;
+        }
+        let store = store.unwrap();
+        assert!(store.path.ends_with(partition.to_string()), "{partition}");
+        assert_eq!(store.is_empty().unwrap(), partition != 2, "{partition}");
+    }
+    drop(held);
+}
+
+#[test]
+fn stores_are_set_aside_by_several_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = Folder::new(shared(), dir.path().to_owned(), "app".into());
+    let set_aside = |partition: u32| {
+        for _ in 0..50 {
+            fs::create_dir(dir.path().join(partition.to_string())).unwrap();
+            folder.set_aside(partition, Reason::Broken, "why").unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        for partition in 0..4 {
+            let set_aside = &set_aside;
+            scope.spawn(move || set_aside(partition));
+        }
+    });
+    let kept = fs::read_dir(dir.path().join("aside")).unwrap();
+    assert_eq!(kept.count(), 2);
+}
