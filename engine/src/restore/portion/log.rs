@@ -16,6 +16,9 @@ pub(super) type Row<'r> = (&'r [u8], Option<&'r [u8]>);
 const SLACK: usize = 4 << 20;
 /// So many slots for each row when it is looked for keys that come again: two keys are hardly ever in the same.
 const SLOTS: usize = 8;
+/// Of so many rows, one key in a few says as much as all of them.
+const MANY: usize = 50_000;
+const FEW: usize = 8;
 /// In them is how many of so many bytes a row takes. One that is larger than 1 MiB counts as that.
 const UNIT: usize = 16;
 
@@ -84,14 +87,17 @@ impl Log {
     /// for one. Where they lie is not looked at.
     pub(super) fn live_and_replaced(&self) -> (usize, usize) {
         let slots = self.rows.len() * SLOTS;
-        let mut sizes = vec![0_u16; slots];
+        let of = if self.rows.len() < MANY { 1 } else { FEW };
+        let mut sizes = vec![0_u16; slots / of];
         let mut replaced = 0;
         let next = self.rows.iter().skip(1).map(|row| Some(row.at()));
         for (row, next) in self.rows.iter().zip(next.chain([None])) {
+            let Some(slot) = sizes.get_mut(hash(&row.head()).below(slots)) else {
+                continue;
+            };
             let size = self.records.size(row.at(), next).div_ceil(UNIT);
-            let slot = &mut sizes[hash(&row.head()).below(slots)];
             let before = mem::replace(slot, u16::try_from(size).unwrap_or(u16::MAX));
-            replaced += usize::from(before) * UNIT;
+            replaced += usize::from(before) * UNIT * of;
         }
         let used = self.records.used();
         let replaced = replaced.min(used);
