@@ -266,17 +266,16 @@ impl Committer {
                 added.map_err(|e| (Way::Abort, e.to_string()))?;
             }
         }
-        let mut rounds = Rounds::of(epoch);
-        let mut more = self.send_some(&mut rounds)?;
-        // The answer comes while records are on their way.
+        // They may have to wait for the markers of the transaction before, and are asked for again every few ms. Records
+        // that are sent meanwhile are refused like them, and librdkafka sends those again after 20 ms.
         if offsets.count() > 0 {
             self.call("send offsets", false, |producer, group| {
                 producer.send_offsets_to_transaction(&offsets, group, CALL)
             })?;
         }
-        while more {
+        let mut rounds = Rounds::of(epoch);
+        while self.send_some(&mut rounds)? {
             self.deliver()?;
-            more = self.send_some(&mut rounds)?;
         }
         self.deliver()?;
         self.note_published(epoch)
