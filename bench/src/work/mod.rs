@@ -68,7 +68,7 @@ impl Work {
         let (once, round) = match self {
             Self::Drain => (0.0, drain::SECONDS),
             Self::Idle => (0.0, idle::SECONDS),
-            Self::Latency => (0.0, latency::SECONDS),
+            Self::Latency => latency::SECONDS,
             Self::Restore => restore::SECONDS,
             Self::Takeover => (0.0, takeover::ROUND_SECONDS),
             Self::Growth => (0.0, growth::SECONDS),
