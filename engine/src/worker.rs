@@ -146,6 +146,8 @@ struct Worker<P: Processor> {
     /// Do many records wait?
     behind: bool,
     turns: turns::Turns,
+    /// Has a partition had its turn since the last cut?
+    turn_ended: bool,
     consumed: metrics::Counter,
     report: Reporter,
 }
@@ -227,6 +229,7 @@ impl<P: Processor> Worker<P> {
                     batch: BATCH,
                     behind: false,
                     turns: turns::Turns::default(),
+                    turn_ended: false,
                     consumed: metrics::counter!("records_consumed_total"),
                     report,
                 })

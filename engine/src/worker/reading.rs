@@ -89,7 +89,7 @@ impl<P: Processor> Worker<P> {
         drop(batch);
         let lags = self.lags(now);
         self.behind = lags.values().sum::<i64>() >= BEHIND_BY;
-        self.turns.choose(&lags, now);
+        self.turn_ended |= self.turns.choose(&lags, now);
         let after = self.pending();
         self.choose_batch(before, after);
         self.pace(now)

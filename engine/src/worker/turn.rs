@@ -70,7 +70,10 @@ impl<P: Processor> Worker<P> {
         if !self.committing {
             self.confirm_quiet()?;
         }
-        let due = self.last_cut.elapsed() >= self.commit_interval();
+        let lasted = self.last_cut.elapsed();
+        // Of a partition that had its turn, nothing more comes soon.
+        let ended = self.turn_ended && lasted >= self.settings.commit_interval;
+        let due = ended || lasted >= self.commit_interval();
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
         }
@@ -125,6 +128,7 @@ impl<P: Processor> Worker<P> {
     /// Ends the epoch and hands it to the committer, if anything happened.
     fn cut(&mut self) -> Result<(), Ended> {
         self.last_cut = Instant::now();
+        self.turn_ended = false;
         let tasks = self.tasks.values_mut().map(|running| running.task.cut());
         let tasks: Vec<_> = tasks.flatten().collect();
         if tasks.is_empty() {
