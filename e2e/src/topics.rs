@@ -14,7 +14,7 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message as _;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
@@ -72,7 +72,7 @@ impl Topics {
         })?;
         Ok(Self {
             names: Names::of(id),
-            producer: kafka.producer("e2e").set("linger.ms", "0").create()?,
+            producer: producer(&kafka)?,
             kafka,
             registry,
         })
@@ -163,7 +163,7 @@ impl Topics {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<(i32, i64)> {
-        let record: FutureRecord<'_, [u8], [u8]> = FutureRecord {
+        let record = || FutureRecord::<'_, [u8], [u8]> {
             topic,
             partition,
             payload: value,
@@ -171,7 +171,13 @@ impl Topics {
             timestamp: None,
             headers: None,
         };
-        let sent = self.producer.send(record, CALL).await;
+        let sent = match self.producer.send(record(), CALL).await {
+            // Beside a broker that was frozen, librdkafka has been seen to try in vain for as long as it may.
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _)) => {
+                producer(&self.kafka)?.send(record(), CALL).await
+            }
+            sent => sent,
+        };
         let at = sent.map_err(|(error, _)| error);
         let at = at.with_context(|| format!("a record for {topic}"))?;
         Ok((at.partition, at.offset))
@@ -314,6 +320,14 @@ impl Topics {
         };
         tokio::task::spawn_blocking(commit).await?
     }
+}
+
+fn producer(kafka: &kafka::Args) -> Result<FutureProducer> {
+    let mut config = kafka.producer("e2e");
+    config
+        .set("linger.ms", "0")
+        .set("message.timeout.ms", "30000");
+    Ok(config.create()?)
 }
 
 /// The partitions of a topic. All topics are asked for: asking for one by name may create it.
