@@ -14,7 +14,7 @@ use std::{
 const FAR: i64 = 60_000;
 /// With fewer left, its turn is over.
 const FEW: i64 = 1_000;
-/// Then it is another partition's turn, however many are left: no partition stands still for ever.
+/// After so long it is another partition's turn, however many are left: no partition stands still for ever.
 const TURN: Duration = Duration::from_secs(10);
 
 /// Whose turn it is.
