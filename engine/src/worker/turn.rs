@@ -70,10 +70,7 @@ impl<P: Processor> Worker<P> {
         if !self.committing {
             self.confirm_quiet()?;
         }
-        let lasted = self.last_cut.elapsed();
-        // Of a partition that had its turn, nothing more comes soon.
-        let ended = self.turn_ended && lasted >= self.settings.commit_interval;
-        let due = ended || lasted >= self.commit_interval();
+        let due = self.last_cut.elapsed() >= self.commit_interval();
         if !self.committing && (due || self.is_full()) {
             self.cut()?;
         }
@@ -114,6 +111,7 @@ impl<P: Processor> Worker<P> {
         cut_after(
             self.settings.commit_interval,
             self.behind,
+            self.turn_ended,
             self.commits.take(),
         )
     }
@@ -229,11 +227,18 @@ impl<P: Processor> Worker<P> {
 }
 
 /// How long an epoch takes in records: so long that what comes of the first is committed after the interval, if
-/// the commit takes as long as they did of late. Half of the interval at least.
-fn cut_after(interval: Duration, behind: bool, commit_takes: Duration) -> Duration {
-    match behind {
-        true => interval * LONGER_WHILE_BEHIND,
-        false => interval - commit_takes.min(interval / 2),
+/// the commit takes as long as they did of late. Half of the interval at least. While records wait, longer; but of a
+/// partition that has had its turn, nothing more comes soon.
+fn cut_after(
+    interval: Duration,
+    behind: bool,
+    turn_ended: bool,
+    commit_takes: Duration,
+) -> Duration {
+    match (behind, turn_ended) {
+        (true, false) => interval * LONGER_WHILE_BEHIND,
+        (true, true) => interval,
+        (false, _) => interval - commit_takes.min(interval / 2),
     }
 }
 
@@ -264,16 +269,18 @@ mod tests {
     #[test]
     fn what_was_heard_is_committed_within_the_interval() {
         let cases = [
-            (100, false, 0, 100),
-            (100, false, 13, 87),
-            (100, false, 80, 50),
-            (10, false, 30, 5),
-            (100, true, 13, 1_000),
+            (100, false, false, 0, 100),
+            (100, false, false, 13, 87),
+            (100, false, false, 80, 50),
+            (10, false, false, 30, 5),
+            (100, false, true, 13, 87),
+            (100, true, false, 13, 1_000),
+            (100, true, true, 13, 100),
         ];
-        for (interval, behind, takes, expected) in cases {
+        for (interval, behind, turn_ended, takes, expected) in cases {
             let [interval, takes, expected] =
                 [interval, takes, expected].map(Duration::from_millis);
-            assert_eq!(cut_after(interval, behind, takes), expected);
+            assert_eq!(cut_after(interval, behind, turn_ended, takes), expected);
         }
     }
 }
