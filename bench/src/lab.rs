@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use common::topics::{self, Names, Spec};
 use devkit::{KafkaOptions, Servers};
 use e2e::Application;
@@ -90,6 +90,29 @@ impl Lab {
         let client = topic::clients(self.servers.bootstrap()).client("bench");
         topics::ensure(&client, &[spec], -1, Duration::from_secs(30)).await?;
         Ok(())
+    }
+
+    /// Whether the broker asks a transaction's coordinator, before it takes the first records of one on a partition, if the
+    /// partition belongs to it; by default it does (KIP-890). Returns whether the broker could be told: one that is not ours is left as it
+    /// is.
+    ///
+    /// # Errors
+    /// It refuses.
+    pub async fn verify_partitions(&self, verify: bool) -> Result<bool> {
+        let Some(kafka) = self.servers.kafka() else {
+            return Ok(false);
+        };
+        let mut tool = kafka.tool("kafka.admin.ConfigCommand");
+        tool.args(["--bootstrap-server", kafka.bootstrap(), "--alter"])
+            .args(["--entity-type", "brokers", "--entity-default"])
+            .arg("--add-config")
+            .arg(format!(
+                "transaction.partition.verification.enable={verify}"
+            ));
+        let output = tokio::process::Command::from(tool).output().await?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the broker's setting: {said}");
+        Ok(true)
     }
 
     /// What the broker has taken so far, if it is ours to look at.
