@@ -246,6 +246,23 @@ fn outputs_that_are_there_for_good_are_forgotten() {
     assert!(!confirm(&mut bench, 0), "nothing is kept");
 }
 
+/// Records that are sent while the transaction before has no marks yet are refused for longer than offsets are.
+#[test]
+fn a_transaction_gets_its_offsets_before_its_records() {
+    let refused = RDKafkaRespErr::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED;
+    let mut bench = Bench::new();
+    bench.committer.initialise().unwrap();
+    assert_eq!(name(&bench.committer.commit(&bench.epoch())), "committed");
+    let before = bench.published();
+    bench
+        .brokers
+        .request_errors(RDKafkaApiKey::AddOffsetsToTxn, &[refused]);
+    let outcome = bench.committer.commit(&bench.epoch());
+    assert_eq!(name(&outcome), "aborted", "{outcome:?}");
+    // To the mock, what it has taken is committed.
+    assert_eq!(bench.published(), before, "no record was sent");
+}
+
 /// A committer whose call does not end holds its epoch: others must be able to close the store.
 #[test]
 fn an_epoch_does_not_keep_its_store_open() {
