@@ -33,8 +33,8 @@ pub const BURSTS: &str = "100,000 objects, bursts of 10";
 /// More than caches hold.
 pub const MANY: &str = "2,000,000 objects";
 
-/// Seconds that a round is expected to take.
-pub(crate) const SECONDS: f64 = 210.0;
+/// Seconds that the preparation is expected to take, and a round.
+pub(crate) const SECONDS: (f64, f64) = (20.0, 210.0);
 
 /// Measures both systems, and librdkafka alone.
 ///
@@ -49,6 +49,10 @@ pub async fn run(run: &mut Run<'_>) -> Result<()> {
         ..few.clone()
     };
     let many = Load::uniform(reports, run.objects(2_000_000), 10);
+    // The broker's compiler has seen no transaction yet: without that, whoever is first would be measured beside it.
+    run.now("drain: the broker warms up");
+    Plan::new(&Variant::ours(), &few).drain(run.lab).await?;
+    run.passed(SECONDS.0);
     for round in 1..=run.rounds {
         for (case, load, streams) in [
             (FEW, &few, Variant::streams()),

@@ -66,7 +66,7 @@ impl Work {
     #[must_use]
     pub fn expected_s(self, rounds: usize) -> f64 {
         let (once, round) = match self {
-            Self::Drain => (0.0, drain::SECONDS),
+            Self::Drain => drain::SECONDS,
             Self::Idle => (0.0, idle::SECONDS),
             Self::Latency => latency::SECONDS,
             Self::Restore => restore::SECONDS,
