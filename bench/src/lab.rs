@@ -92,9 +92,9 @@ impl Lab {
         Ok(())
     }
 
-    /// Whether the broker asks a transaction's coordinator, before it takes the first records of one on a partition, if the
-    /// partition belongs to it; by default it does (KIP-890). Returns whether the broker could be told: one that is not ours is left as it
-    /// is.
+    /// Says whether the broker is to ask a transaction's coordinator, before it takes the first records of one on a partition,
+    /// if the partition belongs to it; by default it does (KIP-890). Returns `false` for a broker that is not ours: that is left
+    /// as it is.
     ///
     /// # Errors
     /// It refuses.

@@ -39,7 +39,7 @@ pub(crate) const SECONDS: (f64, f64) = (20.0, 210.0);
 /// Measures both systems, and librdkafka alone.
 ///
 /// # Errors
-/// Results cannot be written.
+/// Results cannot be written, or the broker cannot be warmed up.
 pub async fn run(run: &mut Run<'_>) -> Result<()> {
     const REPORTS: u64 = 3_000_000;
     let reports = run.scaled(REPORTS);
