@@ -6,11 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::Parser;
 use common::{
     config::Validate,
+    kafka,
     schema::{SiteAttackReport, SiteAttackVerdict},
     shutdown::Shutdown,
     telemetry,
 };
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::FutureRecord;
 
 use crate::{connection, pace::now_ms, simulate::parse_time};
 
@@ -126,10 +127,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 
 async fn send(config: &Config) -> anyhow::Result<()> {
     let encoder = config.connection.ready().await?;
-    let producer: FutureProducer = config
-        .connection
-        .producer()
-        .create()
+    let writer = kafka::Writer::new(&config.connection.producer())
         .context("the Kafka settings make no producer")?;
     let report = report(config, now_ms());
     let value = encoder.encode(&report)?;
@@ -137,13 +135,13 @@ async fn send(config: &Config) -> anyhow::Result<()> {
     let record = FutureRecord::to(&topic)
         .key(&report.object_id)
         .payload(&value);
-    match producer.send(record, config.timeout).await {
+    match writer.write(record).await {
         Ok(placed) => {
             let (partition, offset) = (placed.partition, placed.offset);
             println!("topic {topic}, partition {partition}, offset {offset}");
             Ok(())
         }
-        Err((error, _)) => Err(error).context("the report was not delivered"),
+        Err(error) => Err(error).context("the report was not delivered"),
     }
 }
 

@@ -47,5 +47,5 @@ pub use binaries::binary;
 pub use log::Log;
 pub use metrics::Metrics;
 pub use service::{Agents, Service};
-pub use story::{PATIENCE, eventually, shared_servers, story, until};
+pub use story::{PATIENCE, eventually, shared_servers, story, story_of, until};
 pub use topics::Topics;

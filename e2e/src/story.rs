@@ -36,8 +36,10 @@ pub async fn eventually<T>(
         match tokio::time::timeout(left.min(LOOK), look()).await {
             Ok(Ok(seen)) => return Ok(seen),
             Ok(Err(error)) => last = Some(error),
-            Err(_) if last.is_none() => last = Some(anyhow!("the look did not end")),
-            Err(_) => {}
+            Err(_) => {
+                let open = "the look did not end";
+                last = Some(last.map_or_else(|| anyhow!(open), |seen| seen.context(open)));
+            }
         }
         if started.elapsed() >= patience {
             let last = last.unwrap_or_else(|| anyhow!("nothing"));
@@ -83,13 +85,23 @@ pub async fn shared_servers() -> Result<&'static Servers> {
 /// Tells a story about an application of its own on the shared servers.
 ///
 /// # Errors
-/// The story's error, with the ends of all logs; the folder stays. A story that panics tells its logs, too.
+/// As for [`story_of`].
 pub async fn story(name: &str, tell: impl AsyncFnOnce(&Application) -> Result<()>) -> Result<()> {
-    let mut app = Application::on(name, shared_servers().await?)?;
+    story_of(Application::on(name, shared_servers().await?)?, tell).await
+}
+
+/// Tells a story about this application.
+///
+/// # Errors
+/// The story's error, with the ends of all logs; the folder stays.
+pub async fn story_of(
+    mut app: Application,
+    tell: impl AsyncFnOnce(&Application) -> Result<()>,
+) -> Result<()> {
     let told = tell(&app).await;
     told.map_err(|error| {
         app.keep();
-        error.context(format!("story {name}\n{}", app.tails()))
+        error.context(format!("story {}\n{}", app.id(), app.tails()))
     })
 }
 

@@ -14,10 +14,10 @@ use rdkafka::admin::{
 };
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use rdkafka::message::Message as _;
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::FutureRecord;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::de::DeserializeOwned;
 
@@ -54,7 +54,7 @@ pub struct Topics {
     names: Names,
     kafka: kafka::Args,
     registry: Registry,
-    producer: FutureProducer,
+    writer: kafka::Writer,
 }
 
 impl Topics {
@@ -72,7 +72,7 @@ impl Topics {
         })?;
         Ok(Self {
             names: Names::of(id),
-            producer: producer(&kafka)?,
+            writer: writer(&kafka)?,
             kafka,
             registry,
         })
@@ -93,7 +93,7 @@ impl Topics {
     /// # Errors
     /// The brokers do not tell, or the partition has no leader.
     pub fn leader(&self, topic: &str, partition: i32) -> Result<usize> {
-        let client = self.producer.client();
+        let client = self.writer.client();
         let metadata = client.fetch_metadata(Some(topic), crate::PATIENCE)?;
         let topics = metadata.topics().iter();
         let partitions = topics.flat_map(MetadataTopic::partitions);
@@ -163,7 +163,7 @@ impl Topics {
         key: Option<&[u8]>,
         value: Option<&[u8]>,
     ) -> Result<(i32, i64)> {
-        let record = || FutureRecord::<'_, [u8], [u8]> {
+        let record = FutureRecord::<'_, [u8], [u8]> {
             topic,
             partition,
             payload: value,
@@ -171,14 +171,7 @@ impl Topics {
             timestamp: None,
             headers: None,
         };
-        let sent = match self.producer.send(record(), CALL).await {
-            // Beside a broker that was frozen, librdkafka has been seen to try in vain for as long as it may.
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _)) => {
-                producer(&self.kafka)?.send(record(), CALL).await
-            }
-            sent => sent,
-        };
-        let at = sent.map_err(|(error, _)| error);
+        let at = self.writer.write(record).await;
         let at = at.with_context(|| format!("a record for {topic}"))?;
         Ok((at.partition, at.offset))
     }
@@ -322,12 +315,12 @@ impl Topics {
     }
 }
 
-fn producer(kafka: &kafka::Args) -> Result<FutureProducer> {
+fn writer(kafka: &kafka::Args) -> Result<kafka::Writer> {
     let mut config = kafka.producer("e2e");
     config
         .set("linger.ms", "0")
         .set("message.timeout.ms", "30000");
-    Ok(config.create()?)
+    Ok(kafka::Writer::new(&config)?)
 }
 
 /// The partitions of a topic. All topics are asked for: asking for one by name may create it.

@@ -10,10 +10,7 @@ use common::{
     schema::{DEAD_LETTER, DeadLetter},
     topics,
 };
-use rdkafka::{
-    ClientConfig,
-    producer::{FutureProducer, FutureRecord, Producer as _},
-};
+use rdkafka::{ClientConfig, producer::FutureRecord};
 use tokio::sync::OnceCell;
 
 use crate::{config::Config, record::Record};
@@ -21,8 +18,7 @@ use crate::{config::Config, record::Record};
 /// Writes dead letters.
 pub struct DeadLetters {
     topic: String,
-    producer: FutureProducer<kafka::Context>,
-    connection: kafka::Context,
+    writer: kafka::Writer,
     registry: Registry,
     /// Made for the first dead letter: a notifier without any starts without the registry.
     encoder: OnceCell<Encoder<DeadLetter>>,
@@ -46,14 +42,11 @@ impl DeadLetters {
         let timeout = Duration::from_secs(30);
         topics::ensure(&kafka, &[spec], config.replication_factor, timeout).await?;
         let settings = config.kafka.producer("notifier");
-        let connection = kafka::Context::of(&settings);
-        let producer = settings
-            .create_with_context(connection.clone())
-            .context("the Kafka settings make no producer")?;
+        let writer =
+            kafka::Writer::new(&settings).context("the Kafka settings make no producer")?;
         Ok(Self {
             topic,
-            producer,
-            connection,
+            writer,
             registry,
             encoder: OnceCell::new(),
         })
@@ -85,14 +78,13 @@ impl DeadLetters {
         let value = encoder.encode(&letter)?;
         let mut pause = Duration::from_millis(200);
         loop {
-            self.connection.reconnect(self.producer.client());
             let mut to = FutureRecord::to(&self.topic).payload(&value);
             if let Some(key) = &record.key {
                 to = to.key(key);
             }
-            match self.producer.send(to, Duration::from_secs(30)).await {
+            match self.writer.write(to).await {
                 Ok(_) => return Ok(()),
-                Err((error, _)) => {
+                Err(error) => {
                     tracing::warn!(%error, topic = self.topic, "dead letter not written yet, trying again");
                 }
             }

@@ -1,7 +1,5 @@
 //! Writes: an operator's command goes to the source topic, and is processed like everything else.
 
-use std::time::Duration;
-
 use common::{
     avro::Encoder,
     kafka,
@@ -9,11 +7,7 @@ use common::{
     schema::{self, ClearOverride, DeleteObject, SetState},
     topics::Names,
 };
-use rdkafka::{
-    ClientConfig,
-    error::KafkaResult,
-    producer::{FutureProducer, FutureRecord, Producer as _},
-};
+use rdkafka::{ClientConfig, producer::FutureRecord};
 use serde::Serialize;
 use tokio::sync::OnceCell;
 
@@ -49,26 +43,11 @@ impl std::str::FromStr for Position {
 pub(crate) struct Commands {
     config: ClientConfig,
     /// From the first command on: most instances write none.
-    client: OnceCell<Client>,
+    writer: OnceCell<kafka::Writer>,
     topic: String,
     set_state: Encoder<SetState>,
     clear_override: Encoder<ClearOverride>,
     delete_object: Encoder<DeleteObject>,
-}
-
-struct Client {
-    producer: FutureProducer<kafka::Context>,
-    connection: kafka::Context,
-}
-
-impl Client {
-    fn new(config: &ClientConfig) -> KafkaResult<Self> {
-        let connection = kafka::Context::of(config);
-        Ok(Self {
-            producer: config.create_with_context(connection.clone())?,
-            connection,
-        })
-    }
 }
 
 impl Commands {
@@ -86,7 +65,7 @@ impl Commands {
         );
         Self {
             config,
-            client: OnceCell::new(),
+            writer: OnceCell::new(),
             set_state,
             clear_override,
             delete_object,
@@ -115,17 +94,11 @@ impl Commands {
         encoder: &Encoder<T>,
         command: &T,
     ) -> anyhow::Result<Position> {
-        let client = async || Client::new(&self.config);
-        let client = self.client.get_or_try_init(client).await?;
-        // It may ask a broker, and wait for the answer.
-        tokio::task::block_in_place(|| client.connection.reconnect(client.producer.client()));
+        let writer = async || kafka::Writer::new(&self.config);
+        let writer = self.writer.get_or_try_init(writer).await?;
         let value = encoder.encode(command)?;
         let record = FutureRecord::to(&self.topic).key(object_id).payload(&value);
-        let delivery = client
-            .producer
-            .send(record, Duration::from_secs(5))
-            .await
-            .map_err(|(error, _)| error)?;
+        let delivery = writer.write(record).await?;
         Ok(Position {
             partition: u32::try_from(delivery.partition)?,
             offset: delivery.offset,

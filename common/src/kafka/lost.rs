@@ -44,6 +44,11 @@ impl Look {
         }
         due
     }
+
+    #[cfg(test)]
+    pub(super) fn due_in(time: Duration) -> Self {
+        Self(Mutex::new(Some(Instant::now() + time - LOOK_EVERY)))
+    }
 }
 
 /// Asks the brokers for the client's topics; names the brokers to it again if none answers.

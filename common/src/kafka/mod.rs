@@ -1,8 +1,10 @@
 //! Settings of the Kafka clients. Whatever librdkafka understands can be passed through untouched.
 
 mod lost;
+mod writer;
 
 pub use lost::reaches_a_broker;
+pub use writer::Writer;
 
 use std::{str::FromStr, sync::Arc, time::Instant};
 

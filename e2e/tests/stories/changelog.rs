@@ -10,7 +10,7 @@ use common::schema::{SiteAttackVerdict::UnderAttack, State};
 use devkit::{Kafka, KafkaOptions};
 use e2e::api::{Cluster, Set};
 use e2e::topics::Record;
-use e2e::{Application, PATIENCE, story, until};
+use e2e::{Application, PATIENCE, story, story_of, until};
 use engine::commit::{Missing, missing};
 use rdkafka::ClientConfig;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -170,73 +170,77 @@ async fn what_kafka_leaves_open_is_ended() -> Result<()> {
     })
     .await?;
     let servers = e2e::shared_servers().await?;
-    let app = &Application::at("left-open", kafka.bootstrap(), servers.registry_url())?;
-    let names = app.names();
-    let of_a = format!("{}-a-0", app.id());
-    let leave_open = async |partition: u32| {
-        let partition = i32::try_from(partition)?;
-        for topic in [&names.changelog, &names.states, &names.reports] {
-            kafka
-                .leave_open(&of_a, topic, partition, b"oleft-open")
-                .await?;
-        }
-        anyhow::Ok(())
-    };
+    let app = Application::at("left-open", kafka.bootstrap(), servers.registry_url())?;
+    story_of(app, async |app| {
+        let names = app.names();
+        let of_a = format!("{}-a-0", app.id());
+        let leave_open = async |partition: u32| {
+            let partition = i32::try_from(partition)?;
+            for topic in [&names.changelog, &names.states, &names.reports] {
+                kafka
+                    .leave_open(&of_a, topic, partition, b"oleft-open")
+                    .await?;
+            }
+            anyhow::Ok(())
+        };
 
-    let mut a = app.state_service("a", &FLAGS)?;
-    a.ready().await?;
-    let before = fill(app, &a, 10).await?;
-    a.kill().await?;
-    leave_open(0).await?;
-    a.restart().await?;
-    a.ready().await?;
-    ensure!(
-        !a.log()
-            .lines_with("nobody ends this transaction")
-            .is_empty()
-    );
-    ensure!(states(&a.api().await?, before.keys()).await? == before);
-
-    let mut b = app.state_service("b", &FLAGS)?;
-    b.ready().await?;
-    let api = b.api().await?;
-    let shared = async || api.cluster().await;
-    let both = |cluster: &Cluster| cluster.running_at("a") == 1 && cluster.running_at("b") == 1;
-    let cluster = until("they share", PATIENCE, shared, both).await?;
-    let owned = cluster
-        .tasks
-        .iter()
-        .find(|task| task.owner.as_deref() == Some("a"));
-    // The other does not take over before it is there.
-    b.pause()?;
-    a.kill().await?;
-    leave_open(owned.context("a owns one")?.partition).await?;
-    b.resume()?;
-    let look = async || api.cluster().await;
-    until("b has both", PATIENCE * 2, look, |c| c.running_at("b") == 2).await?;
-    ensure!(
-        !b.log()
-            .lines_with("nobody ends this transaction")
-            .is_empty()
-    );
-    ensure!(states(&api, before.keys()).await? == before);
-
-    // The source is read on, and nothing of what was left open ever shows.
-    for id in before.keys() {
-        let topics = app.topics()?;
-        topics.report(&report(id, "waf-1", UnderAttack, 2)).await?;
-    }
-    let known = async || states(&api, before.keys()).await;
-    let attacked = |s: &BTreeMap<String, State>| s.values().all(|s| s.verdict == "UNDER_ATTACK");
-    until("all are attacked", PATIENCE, known, attacked).await?;
-    for topic in [&names.changelog, &names.states, &names.reports] {
-        let records = app.topics()?.read(topic).await?;
+        let mut a = app.state_service("a", &FLAGS)?;
+        a.ready().await?;
+        let before = fill(app, &a, 10).await?;
+        a.kill().await?;
+        leave_open(0).await?;
+        a.restart().await?;
+        a.ready().await?;
         ensure!(
-            records.iter().all(|r| r.key_text() != "oleft-open"),
-            "{topic}"
+            !a.log()
+                .lines_with("nobody ends this transaction")
+                .is_empty()
         );
-    }
-    Ok(())
+        ensure!(states(&a.api().await?, before.keys()).await? == before);
+
+        let mut b = app.state_service("b", &FLAGS)?;
+        b.ready().await?;
+        let api = b.api().await?;
+        let shared = async || api.cluster().await;
+        let both = |cluster: &Cluster| cluster.running_at("a") == 1 && cluster.running_at("b") == 1;
+        let cluster = until("they share", PATIENCE, shared, both).await?;
+        let owned = cluster
+            .tasks
+            .iter()
+            .find(|task| task.owner.as_deref() == Some("a"));
+        // The other does not take over before it is there.
+        b.pause()?;
+        a.kill().await?;
+        leave_open(owned.context("a owns one")?.partition).await?;
+        b.resume()?;
+        let look = async || api.cluster().await;
+        until("b has both", PATIENCE * 2, look, |c| c.running_at("b") == 2).await?;
+        ensure!(
+            !b.log()
+                .lines_with("nobody ends this transaction")
+                .is_empty()
+        );
+        ensure!(states(&api, before.keys()).await? == before);
+
+        // The source is read on, and nothing of what was left open ever shows.
+        for id in before.keys() {
+            let topics = app.topics()?;
+            topics.report(&report(id, "waf-1", UnderAttack, 2)).await?;
+        }
+        let known = async || states(&api, before.keys()).await;
+        let attacked =
+            |s: &BTreeMap<String, State>| s.values().all(|s| s.verdict == "UNDER_ATTACK");
+        until("all are attacked", PATIENCE, known, attacked).await?;
+        for topic in [&names.changelog, &names.states, &names.reports] {
+            let records = app.topics()?.read(topic).await?;
+            ensure!(
+                records.iter().all(|r| r.key_text() != "oleft-open"),
+                "{topic}"
+            );
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// Kafka removes rows that have successors, whenever it likes.

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use devkit::{Kafka, KafkaOptions, KafkaProxy, proxy::ApiKey};
-use e2e::{Application, PATIENCE, story, until};
+use e2e::{Application, PATIENCE, story, story_of, until};
 use reqwest::{Method, StatusCode};
 
 use crate::rounds::{applied, exactly, flip};
@@ -65,34 +65,37 @@ async fn a_broker_that_stands_still_for_seconds_doubles_nothing() -> Result<()> 
     let kafka = Kafka::start(KafkaOptions::default()).await?;
     let servers = e2e::shared_servers().await?;
     let app = Application::at("broker-paused", kafka.bootstrap(), servers.registry_url())?;
-    let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "4")];
-    let service = app.state_service("a", &flags)?;
-    service.ready().await?;
-    let (topics, api) = (app.topics()?, service.api().await?);
-    let mut round = 0;
-    for _ in 0..2 {
-        // What is written before is still on its way through the service.
+    story_of(app, async |app| {
+        let flags = [("quorum", "1"), ("freshness", "1h"), ("partitions", "4")];
+        let service = app.state_service("a", &flags)?;
+        service.ready().await?;
+        let (topics, api) = (app.topics()?, service.api().await?);
+        let mut round = 0;
+        for _ in 0..2 {
+            // What is written before is still on its way through the service.
+            round += 1;
+            flip(&topics, round).await?;
+            kafka.pause_broker(0).await?;
+            round += 1;
+            let paused = async {
+                let look = async || api.request(Method::GET, "/readyz", None).await;
+                let what = "it has noticed that nobody answers";
+                until(what, PATIENCE, look, |answer| {
+                    answer.status == StatusCode::SERVICE_UNAVAILABLE
+                })
+                .await?;
+                kafka.resume_broker(0).await
+            };
+            // Reports that nobody takes for now.
+            tokio::try_join!(flip(&topics, round), paused)?;
+            applied(&api, round).await?;
+        }
         round += 1;
         flip(&topics, round).await?;
-        kafka.pause_broker(0).await?;
-        round += 1;
-        let paused = async {
-            let look = async || api.request(Method::GET, "/readyz", None).await;
-            let what = "it has noticed that nobody answers";
-            until(what, PATIENCE, look, |answer| {
-                answer.status == StatusCode::SERVICE_UNAVAILABLE
-            })
-            .await?;
-            kafka.resume_broker(0).await
-        };
-        // Reports that nobody takes for now.
-        tokio::try_join!(flip(&topics, round), paused)?;
         applied(&api, round).await?;
-    }
-    round += 1;
-    flip(&topics, round).await?;
-    applied(&api, round).await?;
-    exactly(&app, round).await
+        exactly(app, round).await
+    })
+    .await
 }
 
 /// Whoever is cut off without noticing is replaced; what it still holds back when it is heard again is refused.
