@@ -419,7 +419,8 @@ impl Committer {
     }
 }
 
-fn kafka_partition(partition: u32) -> i32 {
+/// A partition as Kafka's protocol has it.
+pub(crate) fn kafka_partition(partition: u32) -> i32 {
     i32::try_from(partition).unwrap_or(i32::MAX)
 }
 

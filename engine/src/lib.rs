@@ -22,6 +22,7 @@ pub mod lookup;
 pub mod membership;
 pub mod memory;
 pub mod objects;
+mod offsets;
 mod pending;
 mod places;
 pub mod processor;

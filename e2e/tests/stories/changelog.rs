@@ -108,24 +108,31 @@ async fn forget(app: &Application, topic: &str, records: &[Record], end: i64) ->
         }
     }
     let last = records.last().context("the changelog has records")?.offset;
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", app.bootstrap());
-    config.set("transactional.id", format!("{}-forgets", app.id()));
-    let aborted: BaseProducer = config.create()?;
-    aborted.init_transactions(CALL)?;
-    aborted.begin_transaction()?;
-    for _ in next..=last {
-        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).key(b"o");
-        aborted.send(record.payload(b"")).map_err(|(e, _)| e)?;
-    }
-    aborted.flush(CALL)?;
-    aborted.abort_transaction(CALL)?;
+    let records = usize::try_from(last + 1 - next)?;
+    transaction(app, topic, records)?.abort_transaction(CALL)?;
     Ok(())
 }
 
-/// What is looked for after an abort: the last committed record is there, and one that was aborted is not.
+/// An open transaction with so many records on partition 0.
+fn transaction(app: &Application, topic: &str, records: usize) -> Result<BaseProducer> {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", app.bootstrap());
+    config.set("transactional.id", format!("{}-forgets", app.id()));
+    let producer: BaseProducer = config.create()?;
+    producer.init_transactions(CALL)?;
+    producer.begin_transaction()?;
+    for _ in 0..records {
+        let record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(0).key(b"o");
+        producer.send(record.payload(b"")).map_err(|(e, _)| e)?;
+    }
+    producer.flush(CALL)?;
+    Ok(producer)
+}
+
+/// What is looked for after an abort: the last committed record is there, and one that was aborted is not, or one
+/// of a transaction that nobody has ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_was_aborted_is_not_there() -> Result<()> {
+async fn a_record_that_was_not_committed_is_not_there() -> Result<()> {
     story("not-there", async |app| {
         let topics = app.topics()?;
         let changelog = app.names().changelog;
@@ -141,19 +148,21 @@ async fn a_record_that_was_aborted_is_not_there() -> Result<()> {
             let config = kafka.consumer("e2e", app.id());
             missing(config, &changelog, &BTreeMap::from([(0, offset)]))
         };
-        ensure!(
-            look(committed) == Ok(BTreeMap::new()),
-            "{:?}",
-            look(committed)
-        );
-        let record = topics.read(&changelog).await?;
-        forget(app, &changelog, &record, committed).await?;
-        let aborted = look(committed + 1);
-        let gone = Missing {
-            offset: committed + 1,
-            open: false,
-        };
-        ensure!(aborted == Ok(BTreeMap::from([(0, gone)])), "{aborted:?}");
+        let gone = |offset, open| Ok(BTreeMap::from([(0, Missing { offset, open })]));
+        let seen = look(committed);
+        ensure!(seen == Ok(BTreeMap::new()), "{seen:?}");
+        let transaction = transaction(app, &changelog, 3)?;
+        for offset in committed + 1..=committed + 3 {
+            let open = look(offset);
+            ensure!(open == gone(offset, true), "{open:?}");
+        }
+        let seen = look(committed);
+        ensure!(seen == Ok(BTreeMap::new()), "{seen:?}");
+        transaction.abort_transaction(CALL)?;
+        for offset in committed + 1..=committed + 3 {
+            let aborted = look(offset);
+            ensure!(aborted == gone(offset, false), "{aborted:?}");
+        }
         Ok(())
     })
     .await

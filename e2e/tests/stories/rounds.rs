@@ -1,5 +1,7 @@
 //! Rounds of reports: each flips every site once more, so the history of a site must have each version once, in order.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Result, ensure};
 use common::schema::SiteAttackVerdict::{Clear, UnderAttack};
 use e2e::{Api, Application, PATIENCE, Topics, until};
@@ -24,12 +26,17 @@ pub(crate) async fn flip(topics: &Topics, round: i64) -> Result<()> {
 
 /// Waits until every site has been flipped by this round.
 pub(crate) async fn applied(api: &Api, round: i64) -> Result<()> {
+    // How many sites are at which version: fewer flips than rounds would be a lost report.
     let look = async || {
-        let objects = api.list("").await?.objects;
-        Ok(objects.iter().filter(|o| o.version == round).count())
+        let mut versions = BTreeMap::new();
+        for object in api.list("").await?.objects {
+            *versions.entry(object.version).or_insert(0) += 1;
+        }
+        Ok(versions)
     };
     let what = format!("round {round} has been applied");
-    until(&what, PATIENCE * 2, look, |n| *n == SITES).await?;
+    let all = BTreeMap::from([(round, SITES)]);
+    until(&what, PATIENCE * 2, look, |seen| *seen == all).await?;
     Ok(())
 }
 

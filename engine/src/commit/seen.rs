@@ -18,6 +18,7 @@ use rdkafka::{
 use super::{CALL, Committer, Way, kafka_partition, rounds::goes_on};
 use crate::{
     epoch::{Destination, Epoch},
+    offsets,
     produce::Message,
 };
 
@@ -169,29 +170,42 @@ pub fn missing(
         .set("auto.offset.reset", "error");
     let unknown = |error: KafkaError| format!("{topic} does not tell what it has: {error}");
     let consumer: kafka::Consumer = kafka::create(&config).map_err(unknown)?;
+    let partitions: Vec<i32> = offsets.keys().copied().collect();
+    let stable = offsets::ask(&consumer, topic, &partitions, Offset::End, CALL);
+    let stable = stable.map_err(|why| format!("{topic} does not tell where it ends: {why:#}"))?;
     let mut from = TopicPartitionList::new();
-    for (partition, offset) in offsets {
-        from.add_partition_offset(topic, *partition, Offset::Offset(*offset))
+    let mut left = Offsets::new();
+    for ((partition, offset), stable) in offsets.iter().zip(stable) {
+        let (partition, offset) = (*partition, *offset);
+        if stable <= offset {
+            // Not to be read: librdkafka tells the end of a partition to who reads up to it, and not to who
+            // begins behind it.
+            found.insert(partition, Missing { offset, open: true });
+            continue;
+        }
+        left.insert(partition, offset);
+        from.add_partition_offset(topic, partition, Offset::Offset(offset))
             .map_err(unknown)?;
     }
     consumer.assign(&from).map_err(unknown)?;
-    let mut left = offsets.clone();
     let deadline = Instant::now() + WITHIN;
+    let mut heard = "nothing".to_owned();
     while !left.is_empty() {
         if Instant::now() > deadline {
-            return Err(format!("{topic} does not tell in time what it has"));
+            return Err(format!(
+                "{topic} does not tell in time what it has from {left:?} on; heard last: {heard}"
+            ));
         }
         match consumer.poll(Duration::from_millis(100)) {
-            None | Some(Err(KafkaError::MessageConsumption(_))) => {}
+            None => {}
             Some(Ok(message)) => drop(left.remove(&message.partition())),
             Some(Err(KafkaError::PartitionEOF(partition))) => {
                 if let Some(offset) = left.remove(&partition) {
-                    let ends = consumer.fetch_watermarks(topic, partition, CALL);
-                    let (_, stable) = ends.map_err(unknown)?;
-                    let open = stable <= offset;
+                    let open = false;
                     found.insert(partition, Missing { offset, open });
                 }
             }
+            Some(Err(error @ KafkaError::MessageConsumption(_))) => heard = error.to_string(),
             Some(Err(error)) => return Err(unknown(error)),
         }
     }

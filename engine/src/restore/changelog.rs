@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use common::{kafka, topics::Names};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList, consumer::Consumer as _};
 
-use crate::fetch::{self, Batch, Fetcher};
+use crate::{
+    commit::kafka_partition,
+    fetch::{self, Batch, Fetcher},
+    offsets,
+};
 
 /// Messages taken from librdkafka at a time.
 const BATCH: usize = 5_000;
@@ -80,38 +84,15 @@ impl Clients {
 
     fn ask_for_ends(&self, partitions: &[u32]) -> anyhow::Result<Vec<Ends>> {
         let reader = self.fetcher.consumer();
+        let partitions: Vec<i32> = partitions.iter().copied().map(kafka_partition).collect();
+        let ask = |client, which| offsets::ask(client, &self.topic, &partitions, which, CALL);
         // In this order: what was open at `high` is resolved if `stable` is not before it.
-        let low = self.ask(&self.uncommitted, partitions, Offset::Beginning)?;
-        let high = self.ask(&self.uncommitted, partitions, Offset::End)?;
-        let stable = self.ask(reader, partitions, Offset::End)?;
+        let low = ask(&self.uncommitted, Offset::Beginning)?;
+        let high = ask(&self.uncommitted, Offset::End)?;
+        let stable = ask(reader, Offset::End)?;
         let ends = low.into_iter().zip(high).zip(stable);
         let ends = ends.map(|((low, high), stable)| Ends { low, stable, high });
         Ok(ends.collect())
-    }
-
-    /// One question to each broker, for all partitions that it leads. Each answer may have to wait for that to a fetch.
-    fn ask(
-        &self,
-        client: &kafka::Consumer,
-        partitions: &[u32],
-        which: Offset,
-    ) -> anyhow::Result<Vec<i64>> {
-        let mut list = TopicPartitionList::new();
-        for partition in partitions {
-            list.add_partition_offset(&self.topic, i32::try_from(*partition)?, which)?;
-        }
-        let answer = client.offsets_for_times(list, CALL);
-        let answer = answer.context("ends of the changelog")?;
-        let offset = |partition: &u32| {
-            let found = answer.find_partition(&self.topic, i32::try_from(*partition)?);
-            let found = found.context("the broker does not name the partition")?;
-            found.error()?;
-            match found.offset() {
-                Offset::Offset(offset) => Ok(offset),
-                other => anyhow::bail!("the broker says that a partition ends at {other:?}"),
-            }
-        };
-        partitions.iter().map(offset).collect()
     }
 }
 
