@@ -19,8 +19,8 @@ const SLOTS: usize = 8;
 /// Of so many rows, one key in a few says as much as all of them.
 const MANY: usize = 50_000;
 const FEW: usize = 8;
-/// In them is how many of so many bytes a row takes. One that is larger than 1 MiB counts as that.
-const UNIT: usize = 16;
+/// In them is how many of so many bytes a row takes. One that is larger than 512 KiB counts as that.
+const UNIT: usize = 8;
 
 /// Rows whose keys all have the same prefix, in the order in which they come. Of those with the same key, the last one
 /// counts.
@@ -95,7 +95,8 @@ impl Log {
             let Some(slot) = sizes.get_mut(hash(&row.head()).below(slots)) else {
                 continue;
             };
-            let size = self.records.size(row.at(), next).div_ceil(UNIT);
+            // To the nearest: rounded up, all together would be a tenth too much.
+            let size = (self.records.size(row.at(), next) + UNIT / 2) / UNIT;
             let before = mem::replace(slot, u16::try_from(size).unwrap_or(u16::MAX));
             replaced += usize::from(before) * UNIT * of;
         }
