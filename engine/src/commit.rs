@@ -39,7 +39,7 @@ use rounds::Rounds;
 pub use seen::{Missing, missing};
 use stall::Stall;
 pub use tie::Tie;
-use way::Refusals;
+use way::{Refusals, words};
 pub use way::{Way, classify, undelivered, way};
 
 /// How long one call to the broker may take before it is made again.
@@ -351,8 +351,8 @@ impl Committer {
                     self.producer.serve(Duration::from_millis(20));
                 }
                 // An interrupted commit may have happened: never guess.
-                Way::Again => return Err((Way::Close, format!("{name}: {error}"))),
-                way => return Err((way, format!("{name}: {error}"))),
+                Way::Again => return Err((Way::Close, format!("{name}: {}", words(&error)))),
+                way => return Err((way, format!("{name}: {}", words(&error)))),
             }
         }
     }
@@ -374,7 +374,7 @@ impl Committer {
                 };
             };
             if way(&error, false) != Way::Again || self.stopping() {
-                return Outcome::Lost(format!("{why}; abort: {error}"));
+                return Outcome::Lost(format!("{why}; abort: {}", words(&error)));
             }
             self.producer.serve(LOOK_UP);
         }

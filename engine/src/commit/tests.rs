@@ -333,6 +333,10 @@ fn every_class_of_error_of_every_request_has_its_outcome() {
         let outcome = bench.committer.commit(&bench.epoch());
         assert_eq!(name(&outcome), expected, "{what}: {outcome:?}");
         assert_eq!(bench.has_row(), expected == "committed", "{what}");
+        let fences = |error| [OLD_EPOCH, FENCED].contains(error);
+        let fenced = answers.iter().any(|(_, errors)| errors.iter().any(fences));
+        let told = format!("{outcome:?}").contains("fenced");
+        assert_eq!(told, fenced, "{what}: {outcome:?}");
 
         // The brokers are well again: what was thrown away can be offered once more, and is taken in the end. An abort
         // empties librdkafka's queues at some moment, which may cost another one.

@@ -34,6 +34,17 @@ pub fn way(error: &KafkaError, during_commit: bool) -> Way {
     )
 }
 
+/// An error in words: librdkafka's own may not say that this producer was fenced.
+pub(super) fn words(error: &KafkaError) -> String {
+    use RDKafkaErrorCode::{Fenced, InvalidProducerEpoch, ProducerFenced};
+    match error.rdkafka_error_code() {
+        Some(Fenced | InvalidProducerEpoch | ProducerFenced) => {
+            format!("fenced by the next producer with its transactional id: {error}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// Where it leads that a record was not delivered.
 #[must_use]
 pub fn undelivered(code: RDKafkaErrorCode) -> Way {
