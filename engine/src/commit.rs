@@ -20,6 +20,7 @@ use rdkafka::{
 
 use crate::{
     epoch::{Epoch, TaskEpoch},
+    offsets::kafka_partition,
     produce::{Producer, Topic},
     sweep::sweep,
     watchdog::Pulse,
@@ -417,11 +418,6 @@ impl Committer {
     fn stopping(&self) -> bool {
         self.settings.stop.load(Ordering::Acquire)
     }
-}
-
-/// A partition as Kafka's protocol has it.
-pub(crate) fn kafka_partition(partition: u32) -> i32 {
-    i32::try_from(partition).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

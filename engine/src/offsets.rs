@@ -1,4 +1,4 @@
-//! Where partitions begin and end.
+//! Partitions as Kafka's protocol has them, and where they begin and end.
 
 use std::time::Duration;
 
@@ -38,4 +38,9 @@ pub(crate) fn ask(
         }
     };
     partitions.iter().map(offset).collect()
+}
+
+/// The number of a partition in Kafka's protocol.
+pub(crate) fn kafka_partition(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
 }

@@ -9,8 +9,11 @@ use std::sync::atomic::Ordering;
 
 use rdkafka::error::KafkaError;
 
-use super::{Committer, Settings, Way, kafka_partition, way};
-use crate::epoch::{Destination, Epoch, TaskEpoch};
+use super::{Committer, Settings, Way, way};
+use crate::{
+    epoch::{Destination, Epoch, TaskEpoch},
+    offsets::kafka_partition,
+};
 
 /// Keys and values of one partition in one round. A request holds 1,000,000 bytes (`batch.size`), with some for
 /// each record beside them.

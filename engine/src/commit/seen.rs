@@ -15,10 +15,10 @@ use rdkafka::{
     error::KafkaError, producer::Producer as _,
 };
 
-use super::{CALL, Committer, Way, kafka_partition, rounds::goes_on};
+use super::{CALL, Committer, Way, rounds::goes_on};
 use crate::{
     epoch::{Destination, Epoch},
-    offsets,
+    offsets::{self, kafka_partition},
     produce::Message,
 };
 

@@ -7,9 +7,8 @@ use common::{kafka, topics::Names};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList, consumer::Consumer as _};
 
 use crate::{
-    commit::kafka_partition,
     fetch::{self, Batch, Fetcher},
-    offsets,
+    offsets::{self, kafka_partition},
 };
 
 /// Messages taken from librdkafka at a time.
